@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+
+	"lockstep/bus"
+	"lockstep/model"
+)
+
+// connection is how a command reaches NATS: the nats CLI's own flags.
+type connection struct {
+	config  bus.ConnectConfig
+	model   string
+	timeout time.Duration
+}
+
+func (c *connection) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&c.config.Server, "server", "s", "", "NATS server URLs (NATS_URL)")
+	f.StringVar(&c.config.Context, "context", "", "nats context to use (NATS_CONTEXT)")
+	f.StringVar(&c.config.Creds, "creds", "", "credentials file (NATS_CREDS)")
+	f.StringVar(&c.config.NKey, "nkey", "", "nkey seed file (NATS_NKEY)")
+	f.StringVar(&c.config.User, "user", "", "user name or token (NATS_USER)")
+	f.StringVar(&c.config.Password, "password", "", "password (NATS_PASSWORD)")
+	f.StringVar(&c.config.TLSCert, "tlscert", "", "TLS client certificate (NATS_CERT)")
+	f.StringVar(&c.config.TLSKey, "tlskey", "", "TLS client key (NATS_KEY)")
+	f.StringVar(&c.config.TLSCA, "tlsca", "", "TLS certificate authority (NATS_CA)")
+	f.StringVar(&c.config.InboxPrefix, "inbox-prefix", "", "prefix of inboxes, where rights are narrow")
+}
+
+// addClientFlags adds what every client of a fleet takes.
+func (c *connection) addClientFlags(cmd *cobra.Command) {
+	c.addFlags(cmd)
+	cmd.Flags().StringVar(&c.model, "model", "penguins", "the model's name: it begins every subject")
+	cmd.Flags().DurationVar(&c.timeout, "timeout", 5*time.Second, "how long to wait for answers")
+}
+
+// connect connects or says where it tried.
+func (c *connection) connect(ctx context.Context, name string) (*nats.Conn, error) {
+	config := c.config
+	config.Name = "lockstep " + name
+	nc, err := bus.Connect(ctx, config)
+	if err != nil {
+		return nil, &exitError{exitUnreachable, err}
+	}
+	return nc, nil
+}
+
+// remote gives an answer's error its exit code.
+func remote(err error) error {
+	var answer *bus.RemoteError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &answer) && answer.Code < 500:
+		return &exitError{exitUsage, err}
+	case errors.As(err, &answer):
+		return &exitError{exitFailed, err}
+	}
+	return &exitError{exitUnreachable, err}
+}
+
+// loadSpec reads a spec by the name of one that Lockstep ships, or a file.
+func loadSpec(name string) (*model.Spec, error) {
+	if shipped, ok := model.ShippedSpec(name); ok {
+		return shipped, nil
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, usage("--spec takes a YAML file or one of %s: %w", strings.Join(model.ShippedSpecs(), ", "), err)
+	}
+	s, err := model.ParseSpec(data)
+	if err != nil {
+		return nil, usage("%s: %w", name, err)
+	}
+	if _, err := model.New(s); err != nil {
+		return nil, usage("%s: %w", name, err)
+	}
+	return s, nil
+}
+
+func addSpecFlag(cmd *cobra.Command, spec *string) {
+	cmd.Flags().StringVar(spec, "spec", "penguins", "the model's spec: a YAML file, or one of "+strings.Join(model.ShippedSpecs(), ", "))
+}
+
+// input opens a file, or standard input for "-".
+func input(cmd *cobra.Command, name string) (io.ReadCloser, error) {
+	if name == "-" {
+		return io.NopCloser(cmd.InOrStdin()), nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	return f, nil
+}
+
+// printProblems lists what is wrong with an input, one place a line.
+func printProblems(out io.Writer, problems []model.Problem) {
+	for _, p := range problems {
+		fmt.Fprintln(out, " ", p)
+	}
+}

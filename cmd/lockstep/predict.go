@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+
+	"lockstep/bus"
+	"lockstep/model"
+)
+
+// row is one event given on the command line: as JSON, or field by field.
+type row struct {
+	connection
+	specName string
+	fields   []string
+	minSeq   uint64
+	json     bool
+}
+
+func (r *row) addFlags(cmd *cobra.Command) {
+	r.addClientFlags(cmd)
+	addSpecFlag(cmd, &r.specName)
+	cmd.Flags().StringArrayVarP(&r.fields, "field", "f", nil, "a field as name=value, again for each; one that is left out is null")
+	cmd.Flags().Uint64Var(&r.minSeq, "min-seq", 0, "answer from this sequence of the log or later")
+	cmd.Flags().BoolVar(&r.json, "json", false, "print the answer as it came, in JSON")
+}
+
+// body is the request: the argument, standard input for "-", or the fields
+// under the names of the spec, with a label if one is wanted.
+func (r *row) body(cmd *cobra.Command, args []string, withLabel bool) ([]byte, error) {
+	switch {
+	case len(args) == 1 && len(r.fields) > 0:
+		return nil, usage("give the event as JSON or by --field, not both")
+	case len(args) == 1 && args[0] == "-":
+		return io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxLine))
+	case len(args) == 1:
+		return []byte(args[0]), nil
+	case len(r.fields) == 0:
+		return nil, usage("give the event as JSON, by --field name=value, or as - on standard input\nsee: %s --help", cmd.CommandPath())
+	}
+	s, err := loadSpec(r.specName)
+	if err != nil {
+		return nil, err
+	}
+	return fieldsBody(s, r.fields, withLabel)
+}
+
+// fieldsBody makes a request of name=value texts. The spec tells numbers from
+// texts; what it refuses, the worker refuses, and says why.
+func fieldsBody(s *model.Spec, fields []string, withLabel bool) ([]byte, error) {
+	given := map[string]string{}
+	for _, field := range fields {
+		name, value, ok := strings.Cut(field, "=")
+		if !ok {
+			return nil, usage("--field %q is not name=value", field)
+		}
+		if _, twice := given[name]; twice {
+			return nil, usage("--field %s is given twice", name)
+		}
+		given[name] = value
+	}
+	attributes := map[string]any{}
+	for _, f := range s.Inputs {
+		value, ok := given[f.Name]
+		delete(given, f.Name)
+		switch {
+		case !ok:
+			attributes[f.Name] = nil
+		case f.Type == model.Number:
+			attributes[f.Name] = json.RawMessage(value)
+			if !json.Valid([]byte(value)) {
+				return nil, usage("--field %s=%s: not a number", f.Name, value)
+			}
+		default:
+			attributes[f.Name] = value
+		}
+	}
+	var body any = attributes
+	if label, ok := given[s.Label.Name]; withLabel && ok {
+		delete(given, s.Label.Name)
+		body = map[string]any{"attributes": attributes, s.Label.Name: label}
+	} else if withLabel {
+		return nil, usage("--field %s=… is missing: what is to be learned", s.Label.Name)
+	}
+	for name := range given { // order: any of the wrong names will do
+		return nil, usage("the spec %s has no field %q", s.Name, name)
+	}
+	return json.Marshal(body)
+}
+
+// ask sends a request to an endpoint of the model and returns the answer.
+func (r *row) ask(ctx context.Context, verb string, body []byte, header nats.Header) (*nats.Msg, error) {
+	nc, err := r.connect(ctx, verb)
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	if r.minSeq > 0 {
+		header.Set("Lockstep-Min-Seq", fmt.Sprint(r.minSeq))
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	answer, err := bus.Request(ctx, nc, r.model+"."+verb, body, header)
+	return answer, remote(err)
+}
+
+func predictCommand() *cobra.Command {
+	var r row
+	var why bool
+	cmd := &cobra.Command{
+		Use:   "predict [JSON]",
+		Short: "Ask the fleet for a prediction",
+		Example: `  lockstep predict -f island=Torgersen -f bill_length_mm=39.1 -f sex=male
+  lockstep predict '{"island":"Biscoe","bill_length_mm":46.1,"bill_depth_mm":13.2,"flipper_length_mm":211,"body_mass_g":4500,"sex":"female"}'
+  lockstep predict --why -f island=Dream -f body_mass_g=3700`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body, err := r.body(cmd, args, false)
+			if err != nil {
+				return err
+			}
+			verb := "predict"
+			if why {
+				verb = "explain"
+			}
+			answer, err := r.ask(cmd.Context(), verb, body, nats.Header{})
+			if err != nil {
+				return err
+			}
+			return printPrediction(cmd.OutOrStdout(), answer.Data, r.json)
+		},
+	}
+	r.addFlags(cmd)
+	cmd.Flags().BoolVar(&why, "why", false, "explain: probabilities, and what each feature added")
+	return cmd
+}
+
+func printPrediction(out io.Writer, answer []byte, asJSON bool) error {
+	var a struct {
+		Species  *string            `json:"species"`
+		Proba    map[string]float64 `json:"proba"`
+		Features []struct {
+			Feature       string             `json:"feature"`
+			Value         float64            `json:"value"`
+			LogLikelihood map[string]float64 `json:"log_likelihood"`
+		} `json:"features"`
+		Learned uint64 `json:"learned"`
+		Seq     uint64 `json:"seq"`
+	}
+	if err := json.Unmarshal(answer, &a); asJSON || err != nil || a.Species == nil {
+		_, err := fmt.Fprintf(out, "%s\n", answer)
+		return err
+	}
+	fmt.Fprintf(out, "%s  (after %d learned, at sequence %d)\n", *a.Species, a.Learned, a.Seq)
+	for _, label := range sorted(a.Proba) {
+		fmt.Fprintf(out, "  %-14s %6.2f %%\n", label, 100*a.Proba[label])
+	}
+	for _, f := range a.Features {
+		fmt.Fprintf(out, "  %-20s %10g ", f.Feature, f.Value)
+		for _, label := range sorted(f.LogLikelihood) {
+			fmt.Fprintf(out, "  %s %+.2f", label, f.LogLikelihood[label])
+		}
+		fmt.Fprintln(out)
+	}
+	return nil
+}

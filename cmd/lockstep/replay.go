@@ -1,0 +1,330 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"lockstep/bus"
+	"lockstep/model"
+)
+
+// maxLine bounds a line of a replayed file, in bytes.
+const maxLine = 4 << 20
+
+type replayOptions struct {
+	connection
+	file string
+	spec string
+	to   uint64
+	each bool
+	json bool
+}
+
+func replayCommand() *cobra.Command {
+	var o replayOptions
+	cmd := &cobra.Command{
+		Use:   "replay",
+		Short: "Fold the log, or a file without any server, and print the state it gives",
+		Long: `Replay folds a log into a fresh model and prints the state: the same that every
+worker has at that sequence.
+
+With --file it needs no server. The file holds learn events, one a line, or a
+trace: there an event whose label is null is a prediction only (its verdict is
+"predicted"), "reset": true starts afresh, and a line with "final": true is
+compared with the state; a difference is an error.`,
+		Example: `  lockstep replay                              # the log of the server on this machine
+  lockstep replay --to 100 --json              # as it was at sequence 100
+  lockstep replay --file events.jsonl --each   # a verdict and a prediction per event`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.file != "" {
+				return o.replayFile(cmd)
+			}
+			return o.replayLog(cmd)
+		},
+	}
+	o.addClientFlags(cmd)
+	addSpecFlag(cmd, &o.spec)
+	cmd.Flags().StringVar(&o.file, "file", "", "replay this file instead of a log; - is standard input")
+	cmd.Flags().Uint64Var(&o.to, "to", 0, "stop after this sequence (0: all of it)")
+	cmd.Flags().BoolVar(&o.each, "each", false, "print JSON lines only: one per event, and a last one with the state")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print the state as JSON")
+	return cmd
+}
+
+// replay folds events into a model and prints what it is asked to.
+type replay struct {
+	model   *model.Model
+	decoder *model.Decoder
+	each    *json.Encoder // nil without --each
+	seq     uint64        // of the last event of a file
+}
+
+func (o *replayOptions) newReplay(cmd *cobra.Command, s *model.Spec) (*replay, error) {
+	m, err := model.New(s)
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	r := &replay{model: m, decoder: model.NewDecoder(s)}
+	if o.each {
+		r.each = json.NewEncoder(cmd.OutOrStdout())
+		r.each.SetEscapeHTML(false)
+	}
+	return r, nil
+}
+
+// replayed is a line of --each.
+type replayed struct {
+	Seq     uint64             `json:"seq"`
+	Index   *int               `json:"index,omitempty"` // in a batch
+	Verdict string             `json:"verdict"`
+	Predict *string            `json:"predict"`
+	Proba   map[string]float64 `json:"proba"`
+	Detail  []model.Problem    `json:"detail,omitempty"` // why it was rejected
+}
+
+func (r *replay) print(line replayed) error {
+	if r.each == nil {
+		return nil
+	}
+	if line.Proba == nil {
+		line.Proba = map[string]float64{}
+	}
+	return r.each.Encode(line)
+}
+
+// apply folds one message and prints a line for each of its events.
+func (r *replay) apply(msg model.Message) error {
+	result := r.model.Apply(msg)
+	for i, o := range result.Outcomes {
+		line := replayed{Seq: msg.Seq, Verdict: o.Verdict.String(), Detail: o.Problems}
+		if result.Batch {
+			line.Index = &i
+		}
+		if o.Answer.Known {
+			line.Predict = &o.Answer.Predicted
+		}
+		if o.Proba != nil {
+			line.Proba = r.byLabel(o.Proba)
+		}
+		if err := r.print(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *replay) byLabel(proba []float64) map[string]float64 {
+	out := make(map[string]float64, len(proba))
+	for class, p := range proba {
+		out[r.model.Labels()[class]] = p
+	}
+	return out
+}
+
+// finish prints the state.
+func (r *replay) finish(cmd *cobra.Command, asJSON bool) error {
+	m, scores := r.model, r.model.Metrics()
+	digest, log, state := m.Digest(), m.LogChain(), m.StateChain()
+	if !asJSON && r.each == nil {
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "sequence     %d\nlearned      %d\nrejected     %d\nduplicates   %d\naccuracy     %.4f (%d of %d)\nlog-loss     %.4f\nlog chain    %x\nstate chain  %x\ndigest       %x (%s)\n",
+			m.Seq(), m.Learned(), m.Rejected(), m.Duplicates(), scores.Accuracy(), scores.Correct(), scores.Scored(), scores.LogLoss(), log, state, digest, model.Encoding)
+		return err
+	}
+	line := m.Counts()
+	line["final"] = true
+	line["seq"], line["rejected"], line["duplicates"] = m.Seq(), m.Rejected(), m.Duplicates()
+	line["accuracy"], line["log_loss"] = scores.Accuracy(), scores.LogLoss()
+	line["log_chain"], line["state_chain"] = hex.EncodeToString(log[:]), hex.EncodeToString(state[:])
+	line["digest"], line["encoding"] = hex.EncodeToString(digest[:]), model.Encoding
+	return json.NewEncoder(cmd.OutOrStdout()).Encode(line)
+}
+
+// replayLog folds the log of a server.
+func (o *replayOptions) replayLog(cmd *cobra.Command) error {
+	ctx := cmd.Context()
+	nc, err := o.connect(ctx, "replay")
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	log, err := bus.BindLog(ctx, nc, bus.LogConfig{Model: o.model})
+	if err != nil {
+		return &exitError{exitUnreachable, err}
+	}
+	s, err := logSpec(log)
+	if err != nil {
+		return err
+	}
+	r, err := o.newReplay(cmd, s)
+	if err != nil {
+		return err
+	}
+	_, last, err := log.End(ctx)
+	if err != nil {
+		return &exitError{exitUnreachable, err}
+	}
+	if o.to > last {
+		return usage("--to %d is past the log's end, which is %d", o.to, last)
+	}
+	if o.to > 0 {
+		last = o.to
+	}
+	bar := progress(cmd, "replaying", int64(last), !o.each && !o.json)
+	err = log.Tail(ctx, bus.Position{}, func(msg *bus.Message) error {
+		if err := r.apply(model.Message{Seq: msg.Seq, Subject: msg.Subject[len(o.model)+1:], ID: msg.ID, Data: msg.Data}); err != nil {
+			return err
+		}
+		bar.Set(int(msg.Seq))
+		if msg.Seq >= last {
+			return errEnough
+		}
+		return nil
+	})
+	bar.Finish()
+	if !errors.Is(err, errEnough) {
+		return err
+	}
+	return r.finish(cmd, o.json)
+}
+
+// errEnough ends a tail that has delivered what was wanted.
+var errEnough = errors.New("enough")
+
+// logSpec is the spec that a log was made with.
+func logSpec(log *bus.Log) (*model.Spec, error) {
+	if log.Genesis() == nil {
+		return nil, errors.New("the log's first message was compacted away, and with it its spec")
+	}
+	g, err := model.ParseGenesis(log.Genesis())
+	if err != nil {
+		return nil, err
+	}
+	s, err := model.ParseSpec([]byte(g.Spec))
+	if err != nil {
+		return nil, fmt.Errorf("the log's spec: %w", err)
+	}
+	return s, nil
+}
+
+// traceLine is what a line of a file may hold besides a learn event.
+type traceLine struct {
+	Seq        uint64          `json:"seq"`
+	Reset      bool            `json:"reset"`
+	Final      bool            `json:"final"`
+	Attributes json.RawMessage `json:"attributes"`
+}
+
+// replayFile folds a file.
+func (o *replayOptions) replayFile(cmd *cobra.Command) error {
+	s, err := loadSpec(o.spec)
+	if err != nil {
+		return err
+	}
+	r, err := o.newReplay(cmd, s)
+	if err != nil {
+		return err
+	}
+	f, err := input(cmd, o.file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var differences []string
+	err = eachLine(cmd.Context(), f, func(number int, line []byte) error {
+		found, err := r.line(s, line)
+		for _, d := range found {
+			differences = append(differences, fmt.Sprintf("line %d: %s", number, d))
+		}
+		if err == nil && o.to > 0 && r.seq >= o.to {
+			return errEnough
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	if err := r.finish(cmd, o.json); err != nil {
+		return err
+	}
+	if len(differences) > 0 {
+		return fmt.Errorf("the state differs from the file's final lines:\n  %s", strings.Join(differences, "\n  "))
+	}
+	return nil
+}
+
+// eachLine calls do for each line that is not blank, with its number.
+func eachLine(ctx context.Context, f io.Reader, do func(number int, line []byte) error) error {
+	scanner := bufio.NewScanner(f)
+	scanner.Buffer(nil, maxLine)
+	number := 0
+	for scanner.Scan() {
+		number++
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if line := bytes.TrimSpace(scanner.Bytes()); len(line) > 0 {
+			if err := do(number, line); err != nil {
+				return err
+			}
+		}
+	}
+	if err := scanner.Err(); err != nil {
+		return usage("line %d: %w (a line may have %d bytes)", number+1, err, maxLine)
+	}
+	return nil
+}
+
+// line folds one line of a file, or compares it and returns differences. An
+// event's sequence is the line's own, or else the next one.
+func (r *replay) line(s *model.Spec, line []byte) ([]string, error) {
+	var t traceLine
+	// A line that is no such object is a bad event, and the fold says why.
+	_ = json.Unmarshal(line, &t)
+	if t.Final {
+		return r.model.Differences(line)
+	}
+	if t.Reset {
+		m, err := model.New(s)
+		if err != nil {
+			return nil, err
+		}
+		r.model = m
+	}
+	if r.seq++; t.Seq > 0 {
+		r.seq = t.Seq
+	}
+	if t.Attributes != nil && labelIsNull(s, line) {
+		return nil, r.predict(t.Attributes)
+	}
+	return nil, r.apply(model.Message{Seq: r.seq, Subject: model.SubjectLearn, Data: line})
+}
+
+func labelIsNull(s *model.Spec, line []byte) bool {
+	var fields map[string]json.RawMessage
+	return json.Unmarshal(line, &fields) == nil && string(fields[s.Label.Name]) == "null"
+}
+
+// predict prints what the model says of a row that is not to be learned.
+func (r *replay) predict(attributes []byte) error {
+	row, err := r.decoder.Attributes(attributes)
+	var invalid *model.InvalidError
+	if errors.As(err, &invalid) {
+		return r.print(replayed{Seq: r.seq, Verdict: model.Rejected.String(), Detail: invalid.Problems})
+	}
+	p := r.model.Predict(row)
+	line := replayed{Seq: r.seq, Verdict: "predicted", Proba: r.byLabel(p.Proba)}
+	if p.Known {
+		line.Predict = &p.Label
+	}
+	return r.print(line)
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+
+	"lockstep/bus"
+	"lockstep/worker"
+)
+
+func statusCommand() *cobra.Command {
+	var c connection
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the fleet: every replica's state, sequence, chain and accuracy",
+		Long: `Status asks every worker for its state. Replicas at the same sequence must show
+the same chain; where they differ, the table says so and the exit code is 1.`,
+		Example: `  lockstep status
+  lockstep status --context prod --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			nc, err := c.connect(cmd.Context(), "status")
+			if err != nil {
+				return err
+			}
+			defer nc.Close()
+			fleet, err := fleetStatus(cmd.Context(), nc, c.model, min(c.timeout, time.Second))
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(fleet)
+			} else {
+				printFleet(cmd.OutOrStdout(), fleet)
+			}
+			if err == nil && !identical(fleet) {
+				err = fmt.Errorf("replicas at the same sequence differ")
+			}
+			return err
+		},
+	}
+	c.addClientFlags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array, one object a replica")
+	return cmd
+}
+
+// fleetStatus asks every worker of a model, sorted by name.
+func fleetStatus(ctx context.Context, nc *nats.Conn, name string, wait time.Duration) ([]worker.Status, error) {
+	answers, err := bus.Gather(ctx, nc, name+".status", nil, wait)
+	if err != nil {
+		return nil, remote(err)
+	}
+	var fleet []worker.Status
+	for _, a := range answers {
+		var s worker.Status
+		if err := json.Unmarshal(a.Data, &s); err != nil {
+			return nil, fmt.Errorf("a status is no JSON: %w", err)
+		}
+		fleet = append(fleet, s)
+	}
+	slices.SortFunc(fleet, func(a, b worker.Status) int { return strings.Compare(a.Replica, b.Replica) })
+	return fleet, nil
+}
+
+// identical tells whether all replicas at the same sequence are the same.
+func identical(fleet []worker.Status) bool {
+	for i, a := range fleet {
+		for _, b := range fleet[i+1:] {
+			same := a.Digest == b.Digest && a.StateChain == b.StateChain && a.LogChain == b.LogChain
+			if a.Seq == b.Seq && a.Encoding == b.Encoding && !same {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func printFleet(out io.Writer, fleet []worker.Status) {
+	t := table.NewWriter()
+	t.SetOutputMirror(out)
+	t.SetStyle(table.StyleLight)
+	t.AppendHeader(table.Row{"replica", "state", "sequence", "lag", "learned", "predicted", "accuracy", "chain", "digest"})
+	for _, s := range fleet {
+		t.AppendRow(table.Row{s.Replica, s.State, s.Seq, s.Lag, s.Learned, s.Predicted, fmt.Sprintf("%.3f", s.Accuracy), s.StateChain[:12], s.Digest[:12]})
+	}
+	t.Render()
+	for _, s := range fleet {
+		if s.Advisory != "" {
+			fmt.Fprintf(out, "%s: %s\n", s.Replica, s.Advisory)
+		}
+	}
+}

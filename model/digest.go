@@ -1,0 +1,136 @@
+package model
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+)
+
+// Encoding names the canonical encoding of a state. Digests of different
+// encodings are not compared.
+const Encoding = "lockstep-state-1"
+
+// segment is a part of the state that is encoded and hashed by itself, so
+// that only what changed is hashed again.
+type segment struct {
+	name string
+	code func(c *coder)
+	hash [32]byte
+}
+
+// digests are the segments of a model's state, in the order of the encoding.
+type digests struct {
+	segments []segment
+	pages    int  // the first of the ids' pages, which know what was changed
+	stale    bool // an event was learned since the others were hashed
+}
+
+func newDigests(m *Model) digests {
+	d := digests{stale: true}
+	add := func(name string, code func(c *coder)) {
+		d.segments = append(d.segments, segment{name: name, code: code})
+	}
+	add("core", m.codeCore)
+	for i := range m.vocabs {
+		add("values of "+m.spec.Inputs[i].Name, m.vocabs[i].code)
+	}
+	add("labels", m.labels.code)
+	for i, step := range m.program.steps {
+		add(fmt.Sprintf("step %d", i), step.code)
+	}
+	add("classifier", m.program.classifier.code)
+	add("metrics", m.metrics.code)
+	add("ids", m.ids.head)
+	d.pages = len(d.segments)
+	for i := range m.ids.changed {
+		add(fmt.Sprintf("ids %d", i), func(c *coder) { m.ids.codePage(c, i) })
+	}
+	return d
+}
+
+func (m *Model) codeCore(c *coder) {
+	c.u64(&m.seq)
+	c.text(&m.incarnation)
+	c.fixed(m.tip[:])
+	c.fixed(m.logChain[:])
+	c.fixed(m.stateChain[:])
+	c.u64(&m.learned)
+	c.u64(&m.rejected)
+	c.u64(&m.duplicates)
+}
+
+// Digest is the SHA-256 of the canonical encoding's segments: equal digests
+// mean equal states.
+func (m *Model) Digest() [32]byte {
+	h := sha256.New()
+	h.Write([]byte(Encoding))
+	h.Write(m.contract[:])
+	var c coder
+	for i := range m.digests.segments {
+		s := &m.digests.segments[i]
+		if m.changed(i) {
+			c.buf = c.buf[:0]
+			s.code(&c)
+			s.hash = sha256.Sum256(c.buf)
+		}
+		h.Write([]byte(s.name))
+		h.Write([]byte{0})
+		h.Write(s.hash[:])
+	}
+	m.digests.stale = false
+	clear(m.ids.changed)
+	return [32]byte(h.Sum(nil))
+}
+
+// changed tells whether a segment may have changed since it was hashed.
+func (m *Model) changed(segment int) bool {
+	if page := segment - m.digests.pages; page >= 0 {
+		return m.ids.changed[page]
+	}
+	return segment == 0 || m.digests.stale // every message changes the core
+}
+
+// AppendState appends the canonical encoding of the state: the encoding's
+// name, the contract, the segments, and the digest.
+func (m *Model) AppendState(dst []byte) []byte {
+	c := coder{buf: dst}
+	encoding := Encoding
+	c.text(&encoding)
+	c.fixed(m.contract[:])
+	for i := range m.digests.segments {
+		m.digests.segments[i].code(&c)
+	}
+	digest := m.Digest()
+	c.fixed(digest[:])
+	return c.buf
+}
+
+// Restore makes a model from the canonical encoding of a state of the same
+// spec. It returns an error, and never a wrong state, for anything else.
+func Restore(s *Spec, state []byte) (*Model, error) {
+	m, err := New(s)
+	if err != nil {
+		return nil, err
+	}
+	c := coder{buf: state, reading: true}
+	var encoding string
+	var contract, digest [32]byte
+	c.text(&encoding)
+	c.fixed(contract[:])
+	switch {
+	case c.err != nil || !strings.HasPrefix(encoding, "lockstep-state-"):
+		return nil, errState
+	case encoding != Encoding:
+		return nil, fmt.Errorf("state has the encoding %s, this program reads %s", encoding, Encoding)
+	case contract != m.contract:
+		return nil, fmt.Errorf("state is of the contract %x, the spec's is %x", contract[:8], m.contract[:8])
+	}
+	for i := range m.digests.segments {
+		m.digests.segments[i].code(&c)
+	}
+	c.fixed(digest[:])
+	if c.err != nil || len(c.buf) != 0 || m.Digest() != digest {
+		return nil, errState
+	}
+	return m, nil
+}

@@ -1,0 +1,124 @@
+package model
+
+// Metrics are what the model's predictions were worth: each learned event was
+// predicted first and is scored here before it is learned. A prediction of
+// nothing counts as wrong.
+//
+// Source: river.metrics.Accuracy, MacroF1, CrossEntropy, ConfusionMatrix and
+// river.utils.Rolling. Unlike River, whose CrossEntropy passes over a label
+// without a probability, such a label counts here with the probability 1e-15.
+type Metrics struct {
+	scored    uint64
+	correct   uint64
+	loss      mean
+	confusion [][]uint64 // by true class, by predicted class + 1; 0 is none; rows grow as needed
+	window    [rollingWindow]score
+}
+
+// rollingWindow is how many of the last events the rolling metrics cover.
+const rollingWindow = 100
+
+type score struct {
+	correct bool
+	loss    float64
+}
+
+// lossEps bounds the probability that the log-loss takes the logarithm of.
+const lossEps = 1e-15
+
+// none is the predicted class of a model that has learned nothing.
+const none = -1
+
+func (m *Metrics) update(class, predicted int, proba float64) {
+	s := score{correct: class == predicted, loss: -log(min(max(proba, lossEps), 1-lossEps))}
+	m.window[m.scored%rollingWindow] = s
+	m.scored++
+	if s.correct {
+		m.correct++
+	}
+	m.loss.update(s.loss)
+	m.confusion = grow(m.confusion, class)
+	m.confusion[class] = grow(m.confusion[class], predicted+1)
+	m.confusion[class][predicted+1]++
+}
+
+// Scored is how many events were scored, Correct how many of them rightly.
+func (m *Metrics) Scored() uint64 { return m.scored }
+
+// Correct is how many events were predicted rightly.
+func (m *Metrics) Correct() uint64 { return m.correct }
+
+// Accuracy is the share of events predicted rightly, 0 before any.
+func (m *Metrics) Accuracy() float64 { return share(m.correct, m.scored) }
+
+// LogLoss is the mean of -log(probability given to the label), in nats.
+func (m *Metrics) LogLoss() float64 { return m.loss.mean }
+
+// Rolling gives accuracy and log-loss over the last n events, at most 100.
+func (m *Metrics) Rolling() (n int, accuracy, logLoss float64) {
+	n = int(min(m.scored, rollingWindow))
+	var correct uint64
+	for _, s := range m.window[:n] {
+		if s.correct {
+			correct++
+		}
+		logLoss += s.loss
+	}
+	if n > 0 {
+		logLoss /= float64(n)
+	}
+	return n, share(correct, uint64(n)), logLoss
+}
+
+// MacroF1 is the mean over the labels of their F1 score; a label that was
+// neither given nor predicted rightly has 0.
+func (m *Metrics) MacroF1() float64 {
+	sum := 0.0
+	for class, row := range m.confusion {
+		var given, predicted uint64
+		for _, n := range row {
+			given += n
+		}
+		for other := range m.confusion {
+			predicted += m.Confusion(other, class)
+		}
+		sum += share(2*m.Confusion(class, class), given+predicted)
+	}
+	if len(m.confusion) == 0 {
+		return 0
+	}
+	return sum / float64(len(m.confusion))
+}
+
+// Confusion is how many events of a class were predicted as another; the
+// predicted class -1 is none.
+func (m *Metrics) Confusion(class, predicted int) uint64 {
+	if class >= len(m.confusion) || predicted+1 >= len(m.confusion[class]) {
+		return 0
+	}
+	return m.confusion[class][predicted+1]
+}
+
+func share(part, whole uint64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return float64(part) / float64(whole)
+}
+
+func (m *Metrics) code(c *coder) {
+	c.u64(&m.scored)
+	c.u64(&m.correct)
+	m.loss.code(c)
+	n := c.length(len(m.confusion), 8)
+	if c.reading {
+		m.confusion = make([][]uint64, n)
+	}
+	for i := range m.confusion {
+		c.u64s(&m.confusion[i])
+	}
+	for i := range m.window {
+		c.boolean(&m.window[i].correct)
+		c.f64(&m.window[i].loss)
+	}
+}

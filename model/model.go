@@ -1,0 +1,443 @@
+// Package model is the replicated state machine: a River pipeline, declared
+// in a spec, that learns from a log of events and predicts.
+//
+// The state after a sequence is a function of the spec and of the messages up
+// to it, and of nothing else. So the package has no clock, no randomness, no
+// I/O and no goroutine; it never depends on the order of a map; and it uses
+// only arithmetic that gives the same bits on every CPU (see math.go).
+package model
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// Message is one message of the log.
+type Message struct {
+	Seq     uint64 // the stream sequence
+	Subject string // what follows the model's name: "learn", or "ctl." and a kind
+	ID      string // the publisher's Nats-Msg-Id, or empty
+	Data    []byte
+}
+
+// Subjects of a model's log.
+const (
+	SubjectLearn      = "learn"
+	SubjectGenesis    = "ctl.genesis"
+	SubjectCheckpoint = "ctl.checkpoint"
+)
+
+// Hash identifies a message: its sequence, subject, id and data. Two logs
+// that hold the same hash at the same place hold the same message there.
+func (msg *Message) Hash() [32]byte {
+	sum, _ := msg.hash(nil)
+	return sum
+}
+
+// hash is Hash with a buffer to reuse.
+func (msg *Message) hash(buf []byte) ([32]byte, []byte) {
+	buf = binary.LittleEndian.AppendUint64(buf[:0], msg.Seq)
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(len(msg.Subject)))
+	buf = append(buf, msg.Subject...)
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(len(msg.ID)))
+	buf = append(buf, msg.ID...)
+	buf = append(buf, msg.Data...)
+	return sha256.Sum256(buf), buf
+}
+
+// Verdict is what the fold did with an event.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Learned Verdict = iota + 1
+	Rejected
+	Duplicate
+)
+
+func (v Verdict) String() string {
+	return [...]string{"none", "learned", "rejected", "duplicate"}[v]
+}
+
+// Outcome is what the fold said of one event.
+type Outcome struct {
+	Verdict Verdict
+	// Answer is this event's when learned, and the first one's when the event
+	// repeats its id.
+	Answer Answer
+	// Conflict: the event repeats an id with another payload.
+	Conflict bool
+	// Proba is what was predicted before learning, by class; valid for the
+	// last outcome of a message only, and until the next call.
+	Proba []float64
+	// Problems say why an event was rejected.
+	Problems []Problem
+}
+
+// Result is what the fold made of one message. It is valid until the next
+// Apply.
+type Result struct {
+	Seq      uint64
+	Batch    bool      // the message held an array
+	Outcomes []Outcome // one per event; none for a control event that was accepted
+}
+
+// Prediction is what the model says of a row.
+type Prediction struct {
+	Label string
+	Known bool      // false: nothing has been learned, Label is empty
+	Proba []float64 // by class, as in Labels; valid until the model is used again
+	class int
+}
+
+// Class is the label's place in Labels, -1 if there is none.
+func (p Prediction) Class() int { return p.class }
+
+// Model is one replica's state. It is not safe for concurrent use.
+type Model struct {
+	spec     *Spec
+	contract [32]byte
+	program  *program
+
+	// The state. What is derived from it says so where it is declared.
+	seq         uint64
+	incarnation string
+	tip         [32]byte // hash of the last message
+	logChain    [32]byte
+	stateChain  [32]byte
+	learned     uint64
+	rejected    uint64
+	duplicates  uint64
+	vocabs      []vocab // by input; of numbers unused
+	labels      vocab
+	metrics     Metrics
+	ids         window
+
+	digests digests // derived
+
+	// Scratch, reused so that the hot path does not allocate.
+	decoder *Decoder
+	frame   frame
+	proba   []float64
+	said    []byte // the state chain, and what it absorbs of a message
+	result  Result
+	hasher  hasher
+}
+
+// New compiles a spec into a model that has learned nothing. The error names
+// each step that could meet what it cannot bear, and what is missing.
+func New(s *Spec) (*Model, error) { return build(s, false) }
+
+func build(s *Spec, trusted bool) (*Model, error) {
+	m := &Model{spec: s, contract: s.Contract(), decoder: NewDecoder(s), labels: newVocab(), ids: newWindow(s.DedupWindow)}
+	m.vocabs = make([]vocab, len(s.Inputs))
+	for i := range m.vocabs {
+		m.vocabs[i] = newVocab()
+	}
+	var err error
+	if m.program, err = compile(s, m.vocabs, trusted); err != nil {
+		return nil, err
+	}
+	m.frame = frame{
+		nums:    make([]number, m.program.numbers),
+		cats:    make([]category, m.program.categories),
+		dummies: make([]dummies, m.program.dummies),
+	}
+	m.digests = newDigests(m)
+	return m, nil
+}
+
+// Apply folds the next message into the state. It is total: whatever the
+// message holds, it returns, and every replica of the same contract makes the
+// same of it. The caller checks that sequences follow each other.
+func (m *Model) Apply(msg Message) *Result {
+	m.seq = msg.Seq
+	m.tip, m.hasher.buf = msg.hash(m.hasher.buf)
+	m.logChain = sha256.Sum256(append(append(m.said[:0], m.logChain[:]...), m.tip[:]...))
+	m.said = append(m.said[:0], m.stateChain[:]...)
+	m.result = Result{Seq: msg.Seq, Outcomes: m.result.Outcomes[:0]}
+	if msg.Subject == SubjectLearn {
+		m.applyLearn(&msg)
+	} else {
+		m.applyControl(&msg)
+	}
+	m.stateChain = sha256.Sum256(m.said)
+	return &m.result
+}
+
+func (m *Model) applyControl(msg *Message) {
+	switch msg.Subject {
+	case SubjectCheckpoint:
+	case SubjectGenesis:
+		g, err := ParseGenesis(msg.Data)
+		if err != nil || msg.Seq != 1 {
+			m.reject(Problem{Loc: []any{}, Msg: "Only the log's first message is its genesis", Type: "genesis"})
+			return
+		}
+		m.incarnation = g.Incarnation
+	default:
+		m.reject(Problem{Loc: []any{}, Msg: fmt.Sprintf("Control events of the kind %q are not known", msg.Subject), Type: "unknown_control"})
+	}
+}
+
+func (m *Model) applyLearn(msg *Message) {
+	events, batch, err := m.decoder.Learn(msg.Data)
+	m.result.Batch = batch
+	if err != nil {
+		m.reject(problems(err)...)
+		return
+	}
+	for i := range events {
+		m.learn(msg, i, &events[i])
+	}
+}
+
+func problems(err error) []Problem {
+	if invalid, ok := err.(*InvalidError); ok {
+		return invalid.Problems
+	}
+	return []Problem{{Loc: []any{}, Msg: err.Error(), Type: "invalid"}}
+}
+
+// learn predicts one event, scores the prediction, and then learns the event.
+func (m *Model) learn(msg *Message, index int, e *Event) {
+	if len(e.Problems) > 0 {
+		m.reject(e.Problems...)
+		return
+	}
+	key, named := m.hasher.key(msg.ID, index, e.ID)
+	var body payload
+	if named {
+		body = m.hasher.payload(m.spec.Inputs, e)
+		if first, found := m.ids.find(key); found {
+			m.repeat(first, first.payload != body)
+			return
+		}
+	}
+	if full := m.Full(e, index, m.result.Batch); len(full) > 0 {
+		m.reject(full...)
+		return
+	}
+	p := m.Predict(e.Row)
+	class := m.labels.find(e.Label)
+	m.score(int(class), e.Label, p)
+	m.update(e)
+	if class == unknown {
+		class = int32(len(m.labels.texts) - 1)
+	}
+	answer := Answer{Seq: msg.Seq, Index: uint64(index), Learned: m.learned, Label: m.labels.texts[class], Predicted: p.Label, Known: p.Known}
+	if named {
+		m.ids.remember(idEntry{key: key, payload: body, seq: msg.Seq, index: uint64(index), learned: m.learned, label: class, predicted: int32(p.class)})
+	}
+	m.say(Outcome{Verdict: Learned, Answer: answer, Proba: p.Proba})
+	for _, v := range p.Proba {
+		m.said = binary.LittleEndian.AppendUint64(m.said, math.Float64bits(v))
+	}
+}
+
+// score counts a prediction before its event is learned.
+func (m *Model) score(class int, label []byte, p Prediction) {
+	proba := 0.0
+	if class == int(unknown) {
+		class = len(m.labels.texts) // the place the label is about to get
+	} else {
+		proba = p.Proba[class]
+	}
+	m.metrics.update(class, p.class, proba)
+}
+
+// update learns an event that was checked in full: nothing here can fail.
+func (m *Model) update(e *Event) {
+	for i := range m.spec.Inputs {
+		if v := &e.Row[i]; m.spec.Inputs[i].Type == Category && !v.Null {
+			m.vocabs[i].learn(v.Text)
+		}
+	}
+	m.load(e.Row)
+	for _, step := range m.program.steps {
+		step.learn(&m.frame)
+		step.transform(&m.frame)
+	}
+	m.program.classifier.learn(&m.frame, int(m.labels.learn(e.Label)))
+	m.learned++
+	m.digests.stale = true
+}
+
+// Full names each new value of an event that the spec's max_values has no
+// room for any more: the fold would reject the event.
+func (m *Model) Full(e *Event, index int, batch bool) []Problem {
+	var out []Problem
+	add := func(f *Field, loc ...any) {
+		if batch {
+			loc = append([]any{index}, loc...)
+		}
+		out = append(out, Problem{Loc: loc, Msg: fmt.Sprintf("There is room for %d different values, and this is one more", f.MaxValues), Type: "too_many_values"})
+	}
+	for i := range m.spec.Inputs {
+		f := &m.spec.Inputs[i]
+		if v := &e.Row[i]; f.Type == Category && !v.Null && len(m.vocabs[i].texts) >= f.MaxValues && m.vocabs[i].find(v.Text) == unknown {
+			add(f, "attributes", f.Name)
+		}
+	}
+	if f := &m.spec.Label; len(m.labels.texts) >= f.MaxValues && m.labels.find(e.Label) == unknown {
+		add(f, f.Name)
+	}
+	return out
+}
+
+func (m *Model) repeat(first *idEntry, conflict bool) {
+	m.duplicates++
+	m.say(Outcome{Verdict: Duplicate, Answer: m.answer(first), Conflict: conflict})
+}
+
+func (m *Model) answer(e *idEntry) Answer {
+	a := Answer{Seq: e.seq, Index: e.index, Learned: e.learned, Label: m.labels.texts[e.label], Known: e.predicted != none}
+	if a.Known {
+		a.Predicted = m.labels.texts[e.predicted]
+	}
+	return a
+}
+
+func (m *Model) reject(p ...Problem) {
+	m.rejected++
+	m.say(Outcome{Verdict: Rejected, Problems: p})
+	m.said = append(m.said, p[0].Type...)
+}
+
+// say records an outcome, for the caller and for the state chain.
+func (m *Model) say(o Outcome) {
+	m.result.Outcomes = append(m.result.Outcomes, o)
+	m.said = append(m.said, byte(o.Verdict))
+	for _, n := range [...]uint64{o.Answer.Seq, o.Answer.Index, o.Answer.Learned} {
+		m.said = binary.LittleEndian.AppendUint64(m.said, n)
+	}
+}
+
+// load brings a row into the frame.
+func (m *Model) load(row Row) {
+	for _, l := range m.program.loads {
+		v := &row[l.input]
+		if m.spec.Inputs[l.input].Type == Number {
+			m.frame.nums[l.slot] = number{v: v.Num, null: v.Null}
+			continue
+		}
+		x := category{id: null}
+		if !v.Null {
+			x = category{id: m.vocabs[l.input].find(v.Text), text: v.Text}
+		}
+		m.frame.cats[l.slot] = x
+	}
+}
+
+// Predict says which label a row has. It changes nothing that a replica's
+// state or a later prediction depends on.
+func (m *Model) Predict(row Row) Prediction {
+	m.transform(row)
+	classes := len(m.labels.texts)
+	if classes == 0 {
+		return Prediction{class: none}
+	}
+	m.proba = grow(m.proba, classes-1)[:classes]
+	m.program.classifier.jointLogLikelihood(&m.frame, m.proba)
+	probabilities(m.proba)
+	best := 0
+	for class, p := range m.proba {
+		if p > m.proba[best] { // of equals the class learned first
+			best = class
+		}
+	}
+	return Prediction{Label: m.labels.texts[best], Known: true, Proba: m.proba, class: best}
+}
+
+func (m *Model) transform(row Row) {
+	m.load(row)
+	for _, step := range m.program.steps {
+		step.transform(&m.frame)
+	}
+}
+
+// Contribution is what one feature adds to each class's log-likelihood.
+type Contribution struct {
+	Feature       string
+	Value         float64
+	LogLikelihood []float64 // by class, in nats
+}
+
+// Explanation takes a prediction apart: each class's joint log-likelihood is
+// its prior and the sum of the contributions. Features that add nothing, such
+// as the dummies of other values, are left out.
+type Explanation struct {
+	Prediction
+	Prior    []float64 // by class, in nats
+	Features []Contribution
+}
+
+// Explain predicts a row and says why.
+func (m *Model) Explain(row Row) Explanation {
+	e := Explanation{Prediction: m.Predict(row)}
+	e.Proba = append([]float64(nil), e.Proba...)
+	m.program.classifier.explain(&m.frame, len(m.labels.texts), func(feature string, value float64, contributions []float64) {
+		if feature == "" {
+			e.Prior = contributions
+			return
+		}
+		e.Features = append(e.Features, Contribution{feature, value, contributions})
+	})
+	return e
+}
+
+// Repeat tells what was said of an event whose id is remembered: false if
+// the id is not. conflict means that the remembered event had another payload.
+func (m *Model) Repeat(messageID string, index int, e *Event) (a Answer, conflict, found bool) {
+	key, named := m.hasher.key(messageID, index, e.ID)
+	if !named {
+		return Answer{}, false, false
+	}
+	first, found := m.ids.find(key)
+	if !found {
+		return Answer{}, false, false
+	}
+	return m.answer(first), first.payload != m.hasher.payload(m.spec.Inputs, e), true
+}
+
+// Spec is the model's spec.
+func (m *Model) Spec() *Spec { return m.spec }
+
+// Contract is the hash of what decides the fold.
+func (m *Model) Contract() [32]byte { return m.contract }
+
+// Seq is the last message applied, 0 before any.
+func (m *Model) Seq() uint64 { return m.seq }
+
+// Incarnation is the log's random id, empty before its genesis.
+func (m *Model) Incarnation() string { return m.incarnation }
+
+// Tip is the hash of the last message applied.
+func (m *Model) Tip() [32]byte { return m.tip }
+
+// LogChain is the running hash over all messages applied.
+func (m *Model) LogChain() [32]byte { return m.logChain }
+
+// StateChain is the running hash over what the fold made of them.
+func (m *Model) StateChain() [32]byte { return m.stateChain }
+
+// Learned is how many events were learned.
+func (m *Model) Learned() uint64 { return m.learned }
+
+// Rejected is how many events were rejected.
+func (m *Model) Rejected() uint64 { return m.rejected }
+
+// Duplicates is how many events repeated an id and were not learned again.
+func (m *Model) Duplicates() uint64 { return m.duplicates }
+
+// Labels are the classes in the order they were first learned. The caller
+// must not change them.
+func (m *Model) Labels() []string { return m.labels.texts }
+
+// Metrics are the model's own scores. They stay the model's.
+func (m *Model) Metrics() *Metrics { return &m.metrics }
+
+// IsTip tells whether a message is the last one applied.
+func (m *Model) IsTip(msg Message) bool { return msg.Hash() == m.tip }

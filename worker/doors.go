@@ -1,0 +1,258 @@
+package worker
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"lockstep/bus"
+	"lockstep/model"
+)
+
+// Headers of a request.
+const (
+	headerMinSeq  = "Lockstep-Min-Seq" // answer from this sequence or later
+	headerTimeout = "Lockstep-Timeout" // how long to wait for it, as in 500ms or 10s
+	headerID      = "Nats-Msg-Id"      // names a learn event
+)
+
+// modelService is what the fleet answers as one.
+func (w *Worker) modelService() bus.ServiceConfig {
+	name := w.cfg.Spec.Name
+	endpoint := func(verb string, handler func(*bus.Request)) bus.Endpoint {
+		return bus.Endpoint{Name: verb, Subject: name + "." + verb, Queue: "lockstep", Handler: handler}
+	}
+	return bus.ServiceConfig{
+		Name: name, Version: w.cfg.Version, Description: "predicts and learns " + w.cfg.Spec.Label.Name, Metadata: w.metadata(),
+		Endpoints: []bus.Endpoint{
+			endpoint("predict", w.predict),
+			endpoint("teach", w.teach),
+			endpoint("explain", w.explain),
+		},
+	}
+}
+
+// statusService is what every replica answers for itself.
+func (w *Worker) statusService() bus.ServiceConfig {
+	name := w.cfg.Spec.Name
+	return bus.ServiceConfig{
+		Name: name + "-replica", Version: w.cfg.Version, Description: "one replica of " + name, Metadata: w.metadata(),
+		Endpoints: []bus.Endpoint{{Name: "status", Subject: name + ".status", Handler: w.status}},
+	}
+}
+
+func (w *Worker) metadata() map[string]string {
+	contract := w.cfg.Spec.Contract()
+	return map[string]string{"replica": w.cfg.Name, "contract": fmt.Sprintf("%x", contract[:8])}
+}
+
+// refuse answers a request with an error: what is wrong, and every place.
+func refuse(req *bus.Request, code int, description string, detail []model.Problem) {
+	var places any
+	if len(detail) > 0 {
+		places = detail
+	}
+	req.Error(code, description, bus.ErrorBody(code, description, places))
+}
+
+// invalid answers a request whose body is bad with all its problems.
+func invalid(req *bus.Request, err error) {
+	var bad *model.InvalidError
+	if errors.As(err, &bad) {
+		refuse(req, 422, bad.Error(), bad.Problems)
+		return
+	}
+	refuse(req, 422, err.Error(), nil)
+}
+
+// wants is what a request's headers ask for.
+type wants struct {
+	minSeq  uint64
+	timeout time.Duration
+}
+
+func headers(req *bus.Request) (wants, error) {
+	w := wants{timeout: defaultTimeout}
+	var bad []model.Problem
+	if text := req.Header(headerMinSeq); text != "" {
+		seq, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			bad = append(bad, model.Problem{Loc: []any{"header", headerMinSeq}, Msg: "Input should be a sequence, as in 345", Type: "int_parsing"})
+		}
+		w.minSeq = seq
+	}
+	if text := req.Header(headerTimeout); text != "" {
+		timeout, err := time.ParseDuration(text)
+		if err != nil || timeout <= 0 || timeout > maxTimeout {
+			bad = append(bad, model.Problem{Loc: []any{"header", headerTimeout}, Msg: fmt.Sprintf("Input should be a duration up to %s, as in 500ms or 10s", maxTimeout), Type: "duration_parsing"})
+		}
+		w.timeout = timeout
+	}
+	if len(bad) > 0 {
+		return w, &model.InvalidError{Problems: bad}
+	}
+	return w, nil
+}
+
+// at answers a request once the replica is at the sequence it asks for.
+func (w *Worker) at(req *bus.Request, answer func()) {
+	want, err := headers(req)
+	if err != nil {
+		invalid(req, err)
+		return
+	}
+	if want.minSeq == 0 {
+		answer()
+		return
+	}
+	err = w.parking.park(want.minSeq, want.timeout, func(err error) {
+		if err != nil {
+			w.waitFailed(req, want.minSeq, err)
+			return
+		}
+		answer()
+	})
+	if err != nil {
+		w.waitFailed(req, want.minSeq, err)
+	}
+}
+
+// waitFailed says why a request did not get its sequence, and where the
+// replica is.
+func (w *Worker) waitFailed(req *bus.Request, seq uint64, err error) {
+	applied := w.replica.position().Applied
+	code, hint := 503, "try again"
+	if errors.Is(err, errParkTimeout) {
+		code, hint = 504, "ask again, or allow more time with "+headerTimeout
+	}
+	refuse(req, code, fmt.Sprintf("sequence %d is asked for, this replica is at %d: %v; %s", seq, applied, err, hint), nil)
+}
+
+// predict answers with the label of a row.
+func (w *Worker) predict(req *bus.Request) {
+	w.at(req, func() {
+		d := w.decoders.Get().(*model.Decoder)
+		defer w.decoders.Put(d)
+		row, err := d.Attributes(req.Data())
+		if err != nil {
+			invalid(req, err)
+			return
+		}
+		req.Reply(w.prediction(row))
+	})
+}
+
+// prediction is the reply to a prediction.
+func (w *Worker) prediction(row model.Row) []byte {
+	r := w.replica
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.model.Predict(row)
+	reply := append(make([]byte, 0, 256), w.labelKey...)
+	reply = append(r.appendLabel(reply, p), `,"predicted":`...)
+	reply = strconv.AppendInt(reply, w.predicted.add(), 10)
+	return append(reply, r.replyTail()...)
+}
+
+// explanation is the reply to an explain request. Log-likelihoods are in
+// nats; a class's joint log-likelihood is its prior plus all contributions.
+type explanation struct {
+	Species  *string            `json:"species"`
+	Proba    map[string]float64 `json:"proba"`
+	Prior    map[string]float64 `json:"prior"`
+	Features []contribution     `json:"features"`
+	Learned  uint64             `json:"learned"`
+	Seq      uint64             `json:"seq"`
+	Receipt  string             `json:"receipt"`
+}
+
+type contribution struct {
+	Feature       string             `json:"feature"`
+	Value         float64            `json:"value"`
+	LogLikelihood map[string]float64 `json:"log_likelihood"`
+}
+
+// explain answers like predict, with the probabilities and what each feature
+// added to each class's log-likelihood.
+func (w *Worker) explain(req *bus.Request) {
+	w.at(req, func() {
+		d := w.decoders.Get().(*model.Decoder)
+		defer w.decoders.Put(d)
+		row, err := d.Attributes(req.Data())
+		if err != nil {
+			invalid(req, err)
+			return
+		}
+		w.respond(req, w.explanation(row))
+	})
+}
+
+func (w *Worker) explanation(row model.Row) explanation {
+	r := w.replica
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.model.Explain(row)
+	byLabel := func(values []float64) map[string]float64 {
+		out := make(map[string]float64, len(values))
+		for class, v := range values {
+			out[r.model.Labels()[class]] = v
+		}
+		return out
+	}
+	out := explanation{
+		Proba: byLabel(e.Proba), Prior: byLabel(e.Prior), Features: []contribution{},
+		Learned: r.model.Learned(), Seq: r.model.Seq(), Receipt: r.model.Receipt().String(),
+	}
+	if e.Known {
+		out.Species = &e.Label
+	}
+	for _, f := range e.Features {
+		out.Features = append(out.Features, contribution{f.Feature, f.Value, byLabel(f.LogLikelihood)})
+	}
+	return out
+}
+
+// Status is what a replica says of itself.
+type Status struct {
+	Replica   string `json:"replica"`
+	State     string `json:"state"`
+	Lag       uint64 `json:"lag"` // messages of the log not applied yet
+	Predicted int64  `json:"predicted"`
+	standing
+	Stream     string `json:"stream"`
+	Version    string `json:"version"`
+	UptimeS    int64  `json:"uptime_s"`
+	Parked     int    `json:"parked"`             // requests that wait for a sequence
+	Advisory   string `json:"advisory,omitempty"` // what an operator should know
+	Uncounted  int64  `json:"uncounted,omitempty"`
+	Unreported uint64 `json:"unreported,omitempty"`
+}
+
+func (w *Worker) status(req *bus.Request) { w.respond(req, w.Status()) }
+
+// Status is what the worker's replica says of itself now.
+func (w *Worker) Status() Status {
+	s := Status{
+		Replica: w.cfg.Name, State: w.State().String(), Lag: w.lag.Load(), Predicted: w.predicted.value(),
+		standing: w.replica.standing(), Stream: w.cfg.Stream, Version: w.cfg.Version,
+		UptimeS: int64(time.Since(w.started).Seconds()), Parked: w.parking.len(),
+		Uncounted: w.predicted.given(), Unreported: w.rejects.dropped.Load(),
+	}
+	if text := w.advisory.Load(); text != nil {
+		s.Advisory = *text
+	}
+	return s
+}
+
+// respond answers with a value as JSON.
+func (w *Worker) respond(req *bus.Request, v any) {
+	data, err := json.Marshal(v)
+	if err != nil { // a number that is not finite
+		w.log.Error("a reply could not be written", "error", err)
+		refuse(req, 500, "the reply could not be written: "+err.Error(), nil)
+		return
+	}
+	req.Reply(data)
+}

@@ -1,0 +1,185 @@
+package worker
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+	"sync"
+
+	"lockstep/bus"
+	"lockstep/model"
+)
+
+// replica is the worker's model and what is said of it. The fold and the
+// doors share it; each holds the lock for one message or one request.
+type replica struct {
+	mu      sync.Mutex
+	model   *model.Model       // guarded by mu
+	tail    []byte             // what every reply of this sequence ends with; guarded by mu
+	labels  [][]byte           // the labels as JSON, by class; guarded by mu
+	awaited map[string][]*told // by Nats-Msg-Id: teaches that await the fold's word; guarded by mu
+}
+
+// told is what the fold said of a message while a teach awaited it.
+type told struct {
+	results []toldResult
+}
+
+type toldResult struct {
+	seq      uint64
+	outcomes []model.Outcome
+}
+
+func newReplica(m *model.Model) *replica {
+	return &replica{model: m, awaited: map[string][]*told{}}
+}
+
+// apply folds one message and tells those who await its id.
+func (r *replica) apply(msg model.Message, rejected func(*model.Result, [32]byte)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	result := r.model.Apply(msg)
+	r.tail = r.tail[:0]
+	if msg.ID != "" {
+		for _, t := range r.awaited[msg.ID] {
+			t.results = append(t.results, toldResult{result.Seq, append([]model.Outcome(nil), result.Outcomes...)})
+		}
+	}
+	for _, o := range result.Outcomes {
+		if o.Verdict == model.Rejected {
+			rejected(result, r.model.LogChain())
+			break
+		}
+	}
+}
+
+// await starts to listen for what the fold says of an id.
+func (r *replica) await(id string) *told {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := &told{}
+	r.awaited[id] = append(r.awaited[id], t)
+	return t
+}
+
+// forget ends an await.
+func (r *replica) forget(id string, t *told) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rest := r.awaited[id][:0]
+	for _, other := range r.awaited[id] {
+		if other != t {
+			rest = append(rest, other)
+		}
+	}
+	if len(rest) == 0 {
+		delete(r.awaited, id)
+		return
+	}
+	r.awaited[id] = rest
+}
+
+// position is where the log's tail goes on.
+func (r *replica) position() bus.Position {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bus.Position{Applied: r.model.Seq(), Check: func(msg *bus.Message) bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.model.IsTip(message(r.model.Spec().Name, msg))
+	}}
+}
+
+// message is a message of the log as the model reads it.
+func message(name string, msg *bus.Message) model.Message {
+	return model.Message{Seq: msg.Seq, Subject: msg.Subject[len(name)+1:], ID: msg.ID, Data: msg.Data}
+}
+
+// replyTail is the end of every reply made at this sequence. It is built once
+// per sequence, for it is the same for all. The caller holds mu.
+func (r *replica) replyTail() []byte {
+	if len(r.tail) == 0 {
+		r.tail = strconv.AppendUint(append(r.tail, `,"learned":`...), r.model.Learned(), 10)
+		r.tail = strconv.AppendUint(append(r.tail, `,"seq":`...), r.model.Seq(), 10)
+		r.tail = append(append(append(r.tail, `,"receipt":"`...), r.model.Receipt().String()...), `"}`...)
+	}
+	return r.tail
+}
+
+// appendLabel appends a class's label as JSON. The caller holds mu.
+func (r *replica) appendLabel(dst []byte, p model.Prediction) []byte {
+	if !p.Known {
+		return append(dst, "null"...)
+	}
+	for len(r.labels) <= p.Class() {
+		r.labels = append(r.labels, quote(r.model.Labels()[len(r.labels)]))
+	}
+	return append(dst, r.labels[p.Class()]...)
+}
+
+// quote is a text as JSON.
+func quote(text string) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(text); err != nil {
+		panic(err) // texts always encode
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// receipt names the replica's present state.
+func (r *replica) receipt() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.model.Receipt().String()
+}
+
+// standing is what a replica says of itself.
+type standing struct {
+	Seq        uint64  `json:"seq"`
+	Learned    uint64  `json:"learned"`
+	Rejected   uint64  `json:"rejected"`
+	Duplicates uint64  `json:"duplicates"`
+	Accuracy   float64 `json:"accuracy"`
+	LogLoss    float64 `json:"log_loss"`
+	MacroF1    float64 `json:"macro_f1"`
+	Rolling    rolling `json:"rolling"`
+
+	Incarnation string `json:"incarnation"`
+	Contract    string `json:"contract"`
+	LogChain    string `json:"log_chain"`
+	StateChain  string `json:"state_chain"`
+	Digest      string `json:"digest"`
+	Encoding    string `json:"encoding"`
+}
+
+type rolling struct {
+	Events   int     `json:"events"`
+	Accuracy float64 `json:"accuracy"`
+	LogLoss  float64 `json:"log_loss"`
+}
+
+func (r *replica) standing() standing {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, scores := r.model, r.model.Metrics()
+	contract, log, state, digest := m.Contract(), m.LogChain(), m.StateChain(), m.Digest()
+	s := standing{
+		Seq: m.Seq(), Learned: m.Learned(), Rejected: m.Rejected(), Duplicates: m.Duplicates(),
+		Accuracy: scores.Accuracy(), LogLoss: scores.LogLoss(), MacroF1: scores.MacroF1(),
+		Incarnation: m.Incarnation(), Contract: hex.EncodeToString(contract[:]),
+		LogChain: hex.EncodeToString(log[:]), StateChain: hex.EncodeToString(state[:]),
+		Digest: hex.EncodeToString(digest[:]), Encoding: model.Encoding,
+	}
+	s.Rolling.Events, s.Rolling.Accuracy, s.Rolling.LogLoss = scores.Rolling()
+	return s
+}
+
+// reset starts the replica anew with a model that has learned nothing.
+func (r *replica) reset(m *model.Model) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.model, r.tail, r.labels = m, r.tail[:0], nil
+}

@@ -1,0 +1,263 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"lockstep/bus"
+	"lockstep/model"
+)
+
+// taught is the reply to a teach: a superset of JetStream's PubAck, so that
+// every client's JetStream publish understands it.
+type taught struct {
+	Stream    string `json:"stream"`
+	Seq       uint64 `json:"seq"`
+	Duplicate bool   `json:"duplicate,omitempty"`
+	Status    string `json:"status"`
+	Predicted int64  `json:"predicted"`
+	Learned   uint64 `json:"learned"`
+	Receipt   string `json:"receipt"`
+
+	Results []taughtEvent `json:"results,omitempty"` // a batch's, in order
+}
+
+// taughtEvent is what the fold said of one event of a batch.
+type taughtEvent struct {
+	Seq       uint64          `json:"seq"`
+	Duplicate bool            `json:"duplicate,omitempty"`
+	Status    string          `json:"status"`
+	Learned   uint64          `json:"learned,omitempty"`
+	Detail    []model.Problem `json:"detail,omitempty"` // why it was rejected
+}
+
+// lesson is one teach request between its publish and its answer.
+type lesson struct {
+	req    *bus.Request
+	id     string
+	data   []byte
+	events []model.Event // own their memory
+	batch  bool
+	want   wants
+	told   *told
+}
+
+// teach validates learn events, appends them to the log under an id, and
+// answers once this replica has applied them. It answers by the fold, never
+// by the PubAck: to the server another payload under the same id is a
+// duplicate too.
+func (w *Worker) teach(req *bus.Request) {
+	want, err := headers(req)
+	if err != nil {
+		invalid(req, err)
+		return
+	}
+	l := &lesson{req: req, id: req.Header(headerID), data: slices.Clone(req.Data()), want: want}
+	if err := w.check(l); err != nil {
+		invalid(req, err)
+		return
+	}
+	if l.id == "" {
+		l.id = bus.NewID() // so that a retry of ours learns nothing twice
+	} else if w.repeat(l) {
+		return
+	}
+	select {
+	case w.lessons <- struct{}{}:
+	default:
+		refuse(req, 503, fmt.Sprintf("%d events wait to be learned; try again", parkLimit), nil)
+		return
+	}
+	l.told = w.replica.await(l.id)
+	go w.publish(l)
+}
+
+// check decodes a lesson and refuses what the fold would reject. Nothing bad
+// is stored.
+func (w *Worker) check(l *lesson) error {
+	// The decoder is the lesson's own: its events live until the answer.
+	events, batch, err := model.NewDecoder(w.cfg.Spec).Learn(l.data)
+	if err != nil {
+		return err
+	}
+	l.events, l.batch = events, batch
+	var bad []model.Problem
+	r := w.replica
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range events {
+		if bad = append(bad, events[i].Problems...); len(events[i].Problems) == 0 {
+			bad = append(bad, r.model.Full(&events[i], i, batch)...)
+		}
+	}
+	if len(bad) > 0 {
+		return &model.InvalidError{Problems: bad}
+	}
+	return nil
+}
+
+// repeat answers a lesson all of whose events are remembered already.
+func (w *Worker) repeat(l *lesson) bool {
+	outcomes := w.recall(l)
+	if slices.ContainsFunc(outcomes, func(o model.Outcome) bool { return o.Verdict == 0 }) {
+		return false
+	}
+	w.answer(l, outcomes[0].Answer.Seq, outcomes)
+	return true
+}
+
+// recall is what the ids remember of a lesson's events; an outcome without a
+// verdict is one they don't.
+func (w *Worker) recall(l *lesson) []model.Outcome {
+	r := w.replica
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	outcomes := make([]model.Outcome, len(l.events))
+	for i := range l.events {
+		if answer, conflict, found := r.model.Repeat(l.id, i, &l.events[i]); found {
+			outcomes[i] = model.Outcome{Verdict: model.Duplicate, Answer: answer, Conflict: conflict}
+		}
+	}
+	return outcomes
+}
+
+// publish appends a lesson to the log and parks it until it is applied.
+func (w *Worker) publish(l *lesson) {
+	finish := func() {
+		w.replica.forget(l.id, l.told)
+		<-w.lessons
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), l.want.timeout)
+	defer cancel()
+	ack, err := w.cfg.Log.Append(ctx, w.cfg.Spec.Name+"."+model.SubjectLearn, l.id, l.data)
+	if err != nil {
+		finish()
+		w.unstored(l, err)
+		return
+	}
+	err = w.parking.park(max(ack.Seq, l.want.minSeq), l.want.timeout, func(err error) {
+		defer finish()
+		if err != nil {
+			w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored and will be learned, but %w", err))
+			return
+		}
+		w.finish(l, ack)
+	})
+	if err != nil {
+		finish()
+		w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored and will be learned, but %w", err))
+	}
+}
+
+// unstored answers a lesson that was not acknowledged.
+func (w *Worker) unstored(l *lesson, err error) {
+	var denied *bus.PermissionError
+	code, hint := 503, fmt.Sprintf("it may be stored all the same: ask again with the same Nats-Msg-Id (%s)", l.id)
+	switch {
+	case errors.As(err, &denied):
+		hint = "this worker lacks a right"
+	case errors.Is(err, context.DeadlineExceeded):
+		code = 504
+	}
+	refuse(l.req, code, fmt.Sprintf("the event was not acknowledged: %v; %s", err, hint), nil)
+}
+
+// finish answers a lesson whose sequence has been applied. What the fold said
+// while the lesson waited is its answer; if the message was there before,
+// the ids remember it, unless it was rejected.
+func (w *Worker) finish(l *lesson, ack bus.Ack) {
+	outcomes := w.recall(l)
+	heard := l.told.of(ack.Seq)
+	for i := range outcomes {
+		own := i < len(heard) && !ack.Duplicate && heard[i].Verdict != model.Duplicate
+		switch {
+		case own && !outcomes[i].Conflict:
+			outcomes[i] = heard[i]
+		case outcomes[i].Verdict == 0 && i < len(heard):
+			outcomes[i] = heard[i]
+		}
+	}
+	w.answer(l, ack.Seq, outcomes)
+}
+
+// of is what the fold said of the message at a sequence.
+func (t *told) of(seq uint64) []model.Outcome {
+	for _, r := range t.results {
+		if r.seq == seq {
+			return r.outcomes
+		}
+	}
+	return nil
+}
+
+// answer replies to a lesson with what the fold said of each event.
+func (w *Worker) answer(l *lesson, seq uint64, outcomes []model.Outcome) {
+	reply := taught{Stream: w.cfg.Stream, Seq: seq, Predicted: w.predicted.value()}
+	var refused []model.Problem
+	code, description := 0, ""
+	for i, o := range outcomes {
+		event := taughtEvent{Seq: o.Answer.Seq, Duplicate: o.Verdict == model.Duplicate}
+		switch {
+		case o.Conflict:
+			code, description = 409, "the id is taken by an event with another payload; use a new id"
+			event.Status = "refused: " + description
+		case o.Verdict == model.Rejected:
+			if code == 0 {
+				code, description = 422, fmt.Sprintf("rejected at sequence %d; nothing of it was learned, and a correction needs a new id", seq)
+			}
+			event.Seq, event.Status, event.Detail = seq, "rejected", o.Problems
+			refused = append(refused, o.Problems...)
+		case o.Verdict == 0:
+			if code == 0 {
+				code, description = 422, fmt.Sprintf("the first event with this id, at sequence %d, was rejected; use a new id", seq)
+			}
+			event.Seq, event.Status = seq, "rejected"
+		default:
+			event.Status, event.Learned = sentence(o.Answer), o.Answer.Learned
+			reply.Learned = max(reply.Learned, o.Answer.Learned)
+		}
+		reply.Results = append(reply.Results, event)
+	}
+	if code != 0 {
+		w.refuseLesson(l, code, description, refused, reply.Results)
+		return
+	}
+	reply.Receipt = w.replica.receipt()
+	if l.batch {
+		reply.Status = fmt.Sprintf("learned %d events", len(outcomes))
+		reply.Duplicate = !slices.ContainsFunc(reply.Results, func(e taughtEvent) bool { return !e.Duplicate })
+	} else {
+		only := reply.Results[0]
+		reply.Seq, reply.Duplicate, reply.Status, reply.Results = only.Seq, only.Duplicate, only.Status, nil
+	}
+	w.respond(l.req, reply)
+}
+
+// refuseLesson answers a lesson that was not learned as a whole; a batch's
+// answer says which of its events were.
+func (w *Worker) refuseLesson(l *lesson, code int, description string, detail []model.Problem, results []taughtEvent) {
+	body := map[string]any{"error": map[string]any{"code": code, "description": description}}
+	if len(detail) > 0 {
+		body["detail"] = detail
+	}
+	if l.batch {
+		body["results"] = results
+	}
+	data, err := json.Marshal(body)
+	if err != nil {
+		data = bus.ErrorBody(code, description, nil)
+	}
+	l.req.Error(code, description, data)
+}
+
+// sentence is what the original app said of a learned event.
+func sentence(a model.Answer) string {
+	predicted := "None"
+	if a.Known {
+		predicted = a.Predicted
+	}
+	return fmt.Sprintf("learned %s. Initially predicted %s", a.Label, predicted)
+}

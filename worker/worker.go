@@ -1,0 +1,292 @@
+// Package worker joins the log and the model: it replays the one into the
+// other, answers from it, and is the only package that knows both.
+package worker
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lockstep/bus"
+	"lockstep/model"
+)
+
+// Log is what a worker needs of its model's log. bus.Log is the real one.
+type Log interface {
+	// Append stores a message and returns once it is acknowledged. It
+	// retries under the same id until ctx ends.
+	Append(ctx context.Context, subject, id string, data []byte) (bus.Ack, error)
+	// End returns the first and last sequence of the log.
+	End(ctx context.Context) (first, last uint64, err error)
+	// Tail delivers every message after a position, in order and without a
+	// hole, until ctx ends or the log turns out not to continue it.
+	Tail(ctx context.Context, from bus.Position, deliver func(*bus.Message) error) error
+}
+
+// Doors is where a worker answers requests. bus.Doors is the real one.
+type Doors interface {
+	// Open starts to serve endpoints as one service, until its Stop.
+	Open(bus.ServiceConfig) (*bus.Service, error)
+}
+
+// Config is what a worker is made of.
+type Config struct {
+	Name    string // the replica's own, unique in the fleet
+	Stream  string // the log's, for replies
+	Version string // the program's
+	Spec    *model.Spec
+
+	Log       Log
+	Doors     Doors // the model's service: joined when fit, left when not
+	Self      Doors // the replica's own service (status): as long as it lives
+	Predicted Counter
+	Verdicts  Verdicts
+
+	Logger *slog.Logger
+	// OnState, if set, is called at each change of state.
+	OnState func(State)
+}
+
+// State says what a worker is doing.
+type State int32
+
+// The states, in the order of a worker's life.
+const (
+	Restoring State = iota // looks for where to start
+	Replaying              // applies what the log holds, and does not answer yet
+	Ready                  // caught up: answers
+	Draining               // answers what it has accepted, and accepts no more
+	Stopped
+)
+
+func (s State) String() string {
+	return [...]string{"restoring", "replaying", "ready", "draining", "stopped"}[s]
+}
+
+// Limits of a worker.
+const (
+	parkLimit      = 10_000           // requests that wait for a sequence
+	defaultTimeout = 2 * time.Second  // of a request that waits
+	maxTimeout     = 60 * time.Second // the most a request may ask for
+	drainTimeout   = 5 * time.Second  // for what was accepted to be answered
+)
+
+// ErrContract is returned when the log's genesis names another contract than
+// the worker's spec: its events mean something else.
+var ErrContract = errors.New("the log has another contract")
+
+// Worker is one replica of a fleet.
+type Worker struct {
+	cfg       Config
+	log       *slog.Logger
+	state     atomic.Int32
+	lag       atomic.Uint64
+	advisory  atomic.Pointer[string]
+	started   time.Time
+	replica   *replica
+	parking   *parking
+	predicted *predicted
+	rejects   *rejections
+	decoders  sync.Pool     // of *model.Decoder
+	lessons   chan struct{} // a place for each teach between its publish and its answer
+	labelKey  []byte        // how a prediction's reply begins
+
+	target uint64 // the log's end at the start: from there on the replica is caught up; the fold's
+
+	door struct {
+		sync.Mutex
+		service *bus.Service // the model's, nil when not joined
+		closed  bool         // the worker stops: nobody joins any more
+	}
+}
+
+// New makes a worker. It returns an error if its spec does not compile.
+func New(cfg Config) (*Worker, error) {
+	m, err := model.New(cfg.Spec)
+	if err != nil {
+		return nil, err
+	}
+	w := &Worker{cfg: cfg, started: time.Now(), replica: newReplica(m), parking: &parking{limit: parkLimit}}
+	w.log = cfg.Logger.With("replica", cfg.Name)
+	w.predicted = &predicted{counter: cfg.Predicted, boot: bus.NewID(), log: w.log}
+	w.rejects = &rejections{verdicts: cfg.Verdicts, log: w.log, queue: make(chan rejection, 1024)}
+	w.lessons = make(chan struct{}, parkLimit)
+	w.labelKey = append(append([]byte{'{'}, quote(cfg.Spec.Label.Name)...), ':')
+	w.decoders.New = func() any { return model.NewDecoder(cfg.Spec) }
+	return w, nil
+}
+
+// State is what the worker is doing now.
+func (w *Worker) State() State { return State(w.state.Load()) }
+
+func (w *Worker) setState(s State) {
+	if State(w.state.Swap(int32(s))) == s {
+		return
+	}
+	w.log.Info("state", "state", s.String(), "seq", w.replica.position().Applied)
+	if w.cfg.OnState != nil {
+		w.cfg.OnState(s)
+	}
+}
+
+// Run serves until ctx ends, and then answers what it has accepted before it
+// returns nil. It returns an error if the replica can't go on: the log has a
+// hole (bus.GapError), or another contract (ErrContract).
+func (w *Worker) Run(ctx context.Context) error {
+	self, err := w.cfg.Self.Open(w.statusService())
+	if err != nil {
+		return fmt.Errorf("status service: %w", err)
+	}
+	// What the fold does outlives ctx until the doors are drained.
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var side sync.WaitGroup
+	side.Go(func() { w.predicted.run(inner) })
+	side.Go(func() { w.rejects.run(inner) })
+	folded := make(chan error, 1)
+	go func() { folded <- w.fold(inner) }()
+
+	select {
+	case <-ctx.Done():
+		w.setState(Draining)
+		w.drain()
+		stop()
+		<-folded
+		err = nil
+	case err = <-folded:
+		w.parking.close() // nothing will be applied any more
+		w.drain()
+		stop()
+	}
+	side.Wait()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	err = errors.Join(err, self.Stop(last))
+	w.setState(Stopped)
+	return err
+}
+
+// fold replays the log into the replica until ctx ends. A log that turns out
+// to have been rolled back is the truth all the same: the replica is folded
+// anew from its beginning.
+func (w *Worker) fold(ctx context.Context) error {
+	for {
+		w.setState(Restoring)
+		_, last, err := w.cfg.Log.End(ctx)
+		if err != nil {
+			return err
+		}
+		w.target = last
+		position := w.replica.position()
+		w.parking.open(position.Applied)
+		w.setState(Replaying)
+		err = w.cfg.Log.Tail(ctx, position, w.deliver)
+		var rolled *bus.RolledBackError
+		if ctx.Err() != nil || !errors.As(err, &rolled) {
+			return err
+		}
+		if err := w.foldAnew(rolled); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *Worker) foldAnew(rolled *bus.RolledBackError) error {
+	text := fmt.Sprintf("the log was rolled back: %v; folding it anew", rolled)
+	w.advisory.Store(&text)
+	w.log.Warn("the log was rolled back", "error", rolled)
+	w.parking.close()
+	w.leave()
+	m, err := model.New(w.cfg.Spec)
+	if err != nil {
+		return err
+	}
+	w.replica.reset(m)
+	return nil
+}
+
+// deliver applies one message. The log's tail calls it, one at a time.
+func (w *Worker) deliver(msg *bus.Message) error {
+	m := message(w.cfg.Spec.Name, msg)
+	if msg.Seq == 1 {
+		if err := w.checkGenesis(&m); err != nil {
+			return err
+		}
+	}
+	fresh := time.Since(msg.Time) < verdictAge
+	w.replica.apply(m, func(result *model.Result, chain [32]byte) {
+		if fresh {
+			w.rejects.add(w.cfg.Spec.Name, result, chain)
+		}
+	})
+	w.lag.Store(msg.Pending)
+	w.parking.advance(msg.Seq)
+	if msg.Seq >= w.target && w.State() == Replaying {
+		return w.join()
+	}
+	return nil
+}
+
+// checkGenesis refuses a log that was made for another contract.
+func (w *Worker) checkGenesis(m *model.Message) error {
+	if m.Subject != model.SubjectGenesis {
+		return fmt.Errorf("the log %s does not begin with a genesis but with %q: it is not one of Lockstep's", w.cfg.Stream, m.Subject)
+	}
+	g, err := model.ParseGenesis(m.Data)
+	if err != nil {
+		return fmt.Errorf("the log %s: %w", w.cfg.Stream, err)
+	}
+	contract := w.cfg.Spec.Contract()
+	if own := hex.EncodeToString(contract[:]); g.Contract != own {
+		return fmt.Errorf("%w: %s was made with %.16s, this worker's spec is %.16s; start it with the spec that the log was made with (lockstep spec prints it), or give the new model a name of its own", ErrContract, w.cfg.Stream, g.Contract, own)
+	}
+	return nil
+}
+
+// join enters the queue group, unless the worker stops: the replica is fit to
+// answer.
+func (w *Worker) join() error {
+	w.door.Lock()
+	defer w.door.Unlock()
+	if w.door.closed || w.door.service != nil {
+		return nil
+	}
+	service, err := w.cfg.Doors.Open(w.modelService())
+	if err != nil {
+		return fmt.Errorf("model service: %w", err)
+	}
+	w.door.service = service
+	w.setState(Ready)
+	return nil
+}
+
+// leave leaves the group, once everything accepted has been answered by the
+// fold or, after parking.close, with a 503.
+func (w *Worker) leave() {
+	w.door.Lock()
+	service := w.door.service
+	w.door.service = nil
+	w.door.Unlock()
+	if service == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	if err := service.Stop(ctx); err != nil {
+		w.log.Warn("some requests may be unanswered", "error", err)
+	}
+}
+
+// drain leaves the group for good while the fold goes on, so that what was
+// accepted is answered by it.
+func (w *Worker) drain() {
+	w.door.Lock()
+	w.door.closed = true
+	w.door.Unlock()
+	w.leave()
+	w.parking.close()
+}
