@@ -220,10 +220,19 @@ func refused(t *testing.T, lines []traceLine) {
 	m := newModel(t, DefaultSpec())
 	d := NewDecoder(m.Spec())
 	refused := 0
-	check := func(seq uint64, problems []Problem) {
+	check := func(l *traceLine, problems []Problem) {
 		refused++
-		if len(problems) == 0 || problems[0].Loc[len(problems[0].Loc)-1] != "bill_length_mm" {
-			t.Errorf("seq %d: refused without naming the place: %v", seq, problems)
+		var values map[string]any
+		if err := json.Unmarshal(l.Attributes, &values); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range problems {
+			if v, ok := values[p.Loc[len(p.Loc)-1].(string)].(float64); !ok || v >= 0 && v <= 1000 {
+				t.Errorf("seq %d: %v, but the value there is %v", l.Seq, p, v)
+			}
+		}
+		if len(problems) == 0 {
+			t.Errorf("seq %d: refused without a problem", l.Seq)
 		}
 	}
 	for _, l := range lines {
@@ -236,7 +245,7 @@ func refused(t *testing.T, lines []traceLine) {
 				t.Errorf("seq %d: prediction %+v after %d learned", l.Seq, p, m.Learned())
 			}
 		} else if string(l.Species) == "null" {
-			check(l.Seq, problems(err))
+			check(&l, problems(err))
 		}
 		if string(l.Species) == "null" {
 			continue
@@ -247,7 +256,7 @@ func refused(t *testing.T, lines []traceLine) {
 			t.Errorf("seq %d: %s, and as a prediction %v", l.Seq, o.Verdict, err)
 		}
 		if o.Verdict == Rejected {
-			check(l.Seq, o.Problems)
+			check(&l, o.Problems)
 		}
 	}
 	if refused == 0 {

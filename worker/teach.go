@@ -198,7 +198,7 @@ func (w *Worker) answer(l *lesson, seq uint64, outcomes []model.Outcome) {
 	reply := taught{Stream: w.cfg.Stream, Seq: seq, Predicted: w.predicted.value()}
 	var refused []model.Problem
 	code, description := 0, ""
-	for i, o := range outcomes {
+	for _, o := range outcomes {
 		event := taughtEvent{Seq: o.Answer.Seq, Duplicate: o.Verdict == model.Duplicate}
 		switch {
 		case o.Conflict:

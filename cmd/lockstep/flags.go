@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
@@ -45,7 +44,7 @@ func (c *connection) addClientFlags(cmd *cobra.Command) {
 }
 
 // connect connects or says where it tried.
-func (c *connection) connect(ctx context.Context, name string) (*nats.Conn, error) {
+func (c *connection) connect(ctx context.Context, name string) (*bus.Conn, error) {
 	config := c.config
 	config.Name = "lockstep " + name
 	nc, err := bus.Connect(ctx, config)

@@ -106,7 +106,7 @@ func (r *row) ask(ctx context.Context, verb string, body []byte, header nats.Hea
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	answer, err := bus.Request(ctx, nc, r.model+"."+verb, body, header)
+	answer, err := bus.Ask(ctx, nc, r.model+"."+verb, body, header)
 	return answer, remote(err)
 }
 

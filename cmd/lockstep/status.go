@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
@@ -55,7 +54,7 @@ the same chain; where they differ, the table says so and the exit code is 1.`,
 }
 
 // fleetStatus asks every worker of a model, sorted by name.
-func fleetStatus(ctx context.Context, nc *nats.Conn, name string, wait time.Duration) ([]worker.Status, error) {
+func fleetStatus(ctx context.Context, nc *bus.Conn, name string, wait time.Duration) ([]worker.Status, error) {
 	answers, err := bus.Gather(ctx, nc, name+".status", nil, wait)
 	if err != nil {
 		return nil, remote(err)

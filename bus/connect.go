@@ -1,0 +1,224 @@
+// Package bus is everything Lockstep asks of NATS, and knows nothing of
+// learning: connecting, the log and its tail, services, the fleet's counter
+// and its notes.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/jsm.go/natscontext"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+)
+
+// ConnectConfig says how to reach NATS. What is empty is taken from the
+// environment (the nats CLI's own variables), then from the user's selected
+// nats context, then it is nats://127.0.0.1:4222.
+type ConnectConfig struct {
+	Server      string // URLs, separated by commas
+	Context     string // a nats context's name
+	Creds       string // file
+	NKey        string // file with the seed
+	User        string
+	Password    string
+	TLSCert     string // file
+	TLSKey      string // file
+	TLSCA       string // file
+	InboxPrefix string
+
+	Name   string            // how the connection shows on the server
+	Wait   bool              // wait for a server instead of giving up
+	Notice func(text string) // if set, is told when a server is waited for, lost and found
+}
+
+// PermissionError says which right a call lacked. Servers leave a denied
+// call unanswered, and it would look like a time-out.
+type PermissionError struct {
+	Operation string // Publish or Subscription
+	Subject   string
+}
+
+func (e *PermissionError) Error() string {
+	return fmt.Sprintf("the right is missing: %s to %q is not allowed for this user", e.Operation, e.Subject)
+}
+
+// Conn is a connection that notices denied calls.
+type Conn struct {
+	*nats.Conn
+	config ConnectConfig
+
+	mu      sync.Mutex
+	waiting map[*call]bool // calls under way; guarded by mu
+}
+
+type call struct{ cancel context.CancelCauseFunc }
+
+// NewID is a random id, for messages and workers.
+func NewID() string { return nuid.Next() }
+
+// Connect connects as the config says. Without Wait it fails if no server
+// can be reached, and the error says where it tried.
+func Connect(ctx context.Context, config ConnectConfig) (*Conn, error) {
+	config.fromEnvironment()
+	c := &Conn{config: config, waiting: map[*call]bool{}}
+	saved, err := config.context()
+	if err != nil {
+		return nil, err
+	}
+	options, err := saved.NATSOptions(c.options()...)
+	if err != nil {
+		return nil, fmt.Errorf("credentials: %w", err)
+	}
+	server := saved.ServerURL()
+	if c.Conn, err = nats.Connect(server, options...); err != nil {
+		return nil, fmt.Errorf("no NATS server at %s: %w; start one (lockstep demo has its own), or say where it is with --server or --context", server, err)
+	}
+	if !config.Wait || c.IsConnected() {
+		return c, nil
+	}
+	config.notice("waiting for a NATS server at " + server)
+	return c, c.awaitServer(ctx)
+}
+
+// awaitServer waits for the first connection.
+func (c *Conn) awaitServer(ctx context.Context) error {
+	for status := c.StatusChanged(nats.CONNECTED, nats.CLOSED); !c.IsConnected(); {
+		select {
+		case <-ctx.Done():
+			c.Close()
+			return ctx.Err()
+		case <-status:
+			if c.IsClosed() {
+				return fmt.Errorf("connecting: %w", c.LastError())
+			}
+		}
+	}
+	return nil
+}
+
+// fromEnvironment fills what the flags left open.
+func (c *ConnectConfig) fromEnvironment() {
+	for _, v := range []struct {
+		field *string
+		name  string
+	}{
+		{&c.Server, "NATS_URL"}, {&c.Context, "NATS_CONTEXT"}, {&c.Creds, "NATS_CREDS"}, {&c.NKey, "NATS_NKEY"},
+		{&c.User, "NATS_USER"}, {&c.Password, "NATS_PASSWORD"},
+		{&c.TLSCert, "NATS_CERT"}, {&c.TLSKey, "NATS_KEY"}, {&c.TLSCA, "NATS_CA"},
+	} {
+		if *v.field == "" {
+			*v.field = os.Getenv(v.name)
+		}
+	}
+}
+
+// context is the user's nats context with what was given put over it. A
+// server that is named without a context is not mixed with the selected one.
+func (c *ConnectConfig) context() (*natscontext.Context, error) {
+	name := c.Context
+	if name == "" && c.Server == "" {
+		name = natscontext.SelectedContext()
+	}
+	if name != "" && !natscontext.IsKnown(name) {
+		known := strings.Join(natscontext.KnownContexts(), ", ")
+		if known == "" {
+			known = "none: make one with nats context add"
+		}
+		return nil, fmt.Errorf("there is no nats context %q; known are %s", name, known)
+	}
+	var over []natscontext.Option
+	for _, o := range []struct {
+		value string
+		apply func(string) natscontext.Option
+	}{
+		{c.Server, natscontext.WithServerURL}, {c.Creds, natscontext.WithCreds}, {c.NKey, natscontext.WithNKey},
+		{c.Password, natscontext.WithPassword}, {c.TLSCert, natscontext.WithCertificate}, {c.TLSKey, natscontext.WithKey},
+		{c.TLSCA, natscontext.WithCA}, {c.InboxPrefix, natscontext.WithInboxPrefix},
+	} {
+		if o.value != "" {
+			over = append(over, o.apply(o.value))
+		}
+	}
+	if c.User != "" && c.Password == "" {
+		over = append(over, natscontext.WithToken(c.User)) // as the nats CLI does
+	} else if c.User != "" {
+		over = append(over, natscontext.WithUser(c.User))
+	}
+	saved, err := natscontext.New(name, name != "", over...)
+	if err != nil {
+		return nil, fmt.Errorf("nats context %q: %w", name, err)
+	}
+	return saved, nil
+}
+
+func (c *Conn) options() []nats.Option {
+	notice := c.config.notice
+	return []nats.Option{
+		nats.Name(c.config.Name),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(100 * time.Millisecond),
+		nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
+		nats.PingInterval(5 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.RetryOnFailedConnect(c.config.Wait),
+		nats.ErrorHandler(c.asyncError),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				notice(fmt.Sprintf("lost the NATS server: %v", err))
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) { notice("connected to the NATS server at " + nc.ConnectedUrlRedacted()) }),
+	}
+}
+
+func (c *ConnectConfig) notice(text string) {
+	if c.Notice != nil {
+		c.Notice(text)
+	}
+}
+
+// violation is how a server words a denied call.
+var violation = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]+)"`)
+
+func (c *Conn) asyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
+	if found := violation.FindStringSubmatch(err.Error()); found != nil {
+		denied := &PermissionError{Operation: found[1], Subject: found[2]}
+		c.config.notice(denied.Error())
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for w := range c.waiting {
+			w.cancel(denied)
+		}
+		return
+	}
+	c.config.notice(err.Error())
+}
+
+// do runs a call with a time-out. A right that is found missing meanwhile
+// ends it at once, as a *PermissionError.
+func (c *Conn) do(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
+	ctx, stop := context.WithTimeout(ctx, timeout)
+	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	w := &call{cancel}
+	c.mu.Lock()
+	c.waiting[w] = true
+	c.mu.Unlock()
+	err := f(ctx)
+	c.mu.Lock()
+	delete(c.waiting, w)
+	c.mu.Unlock()
+	var denied *PermissionError
+	if err != nil && errors.As(context.Cause(ctx), &denied) {
+		return denied
+	}
+	return err
+}

@@ -1,0 +1,134 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Counter is a JetStream distributed counter (ADR-49): a number that many
+// add to.
+type Counter struct {
+	conn    *Conn
+	stream  jetstream.Stream
+	subject string
+}
+
+// counterKept is how many messages a counter keeps. Keeping but one, a retry
+// that comes late counts twice.
+const counterKept = 10_000
+
+// OpenCounter binds a counter's stream, and creates it if there is none.
+func OpenCounter(ctx context.Context, conn *Conn, stream, subject string, replicas int) (*Counter, error) {
+	js, err := jetstream.New(conn.Conn)
+	if err != nil {
+		return nil, err
+	}
+	bound, err := bindOrCreate(ctx, conn, js, jetstream.StreamConfig{
+		Name: stream, Description: "a counter of the fleet", Subjects: []string{subject},
+		Storage: jetstream.FileStorage, Discard: jetstream.DiscardOld, MaxMsgsPerSubject: counterKept,
+		Duplicates: duplicateWindow, Replicas: max(replicas, 1), AllowDirect: true, AllowMsgCounter: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("counter %s (it needs nats-server 2.12 or later): %w", stream, err)
+	}
+	return &Counter{conn, bound, subject}, nil
+}
+
+// bindOrCreate binds a stream, and makes it if there is none.
+func bindOrCreate(ctx context.Context, conn *Conn, js jetstream.JetStream, config jetstream.StreamConfig) (stream jetstream.Stream, err error) {
+	err = conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+		stream, err = js.Stream(ctx, config.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			stream, err = js.CreateStream(ctx, config)
+		}
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another created it meanwhile
+			stream, err = js.Stream(ctx, config.Name)
+		}
+		return err
+	})
+	return stream, err
+}
+
+// counted is the body that the server gives a counter's messages, and what
+// its acknowledgement holds.
+type counted struct {
+	Val string `json:"val"`
+}
+
+func (c counted) total() (int64, error) { return strconv.ParseInt(c.Val, 10, 64) }
+
+// Add adds n under an id and returns the new total. It retries under the
+// same id until ctx ends, which must be within the duplicate window: past it
+// a retry would count twice.
+func (c *Counter) Add(ctx context.Context, id string, n int64) (int64, error) {
+	msg := nats.NewMsg(c.subject)
+	msg.Header.Set("Nats-Incr", strconv.FormatInt(n, 10))
+	msg.Header.Set(nats.MsgIdHdr, id)
+	for {
+		total, duplicate, err := c.attempt(ctx, msg)
+		if err == nil && duplicate {
+			return c.Value(ctx) // a duplicate's acknowledgement has no total
+		}
+		if err == nil || !transient(err) {
+			return total, err
+		}
+		select {
+		case <-ctx.Done():
+			return 0, fmt.Errorf("%w (%v)", ctx.Err(), err)
+		case <-time.After(retryWait):
+		}
+	}
+}
+
+func (c *Counter) attempt(ctx context.Context, msg *nats.Msg) (total int64, duplicate bool, err error) {
+	err = c.conn.do(ctx, attemptTimeout, func(ctx context.Context) error {
+		answer, err := c.conn.RequestMsgWithContext(ctx, msg)
+		if err != nil {
+			return err
+		}
+		var ack struct {
+			counted
+			Duplicate bool                `json:"duplicate"`
+			Error     *jetstream.APIError `json:"error"`
+		}
+		if err := json.Unmarshal(answer.Data, &ack); err != nil {
+			return err
+		}
+		if ack.Error != nil {
+			return ack.Error
+		}
+		if duplicate = ack.Duplicate; duplicate {
+			return nil
+		}
+		total, err = ack.total()
+		return err
+	})
+	return total, duplicate, err
+}
+
+// Value is the present total, 0 before anything was added.
+func (c *Counter) Value(ctx context.Context) (total int64, err error) {
+	err = c.conn.do(ctx, attemptTimeout, func(ctx context.Context) error {
+		msg, err := c.stream.GetLastMsgForSubject(ctx, c.subject)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			total = 0
+			return nil
+		} else if err != nil {
+			return err
+		}
+		var body counted
+		if err := json.Unmarshal(msg.Data, &body); err != nil {
+			return err
+		}
+		total, err = body.total()
+		return err
+	})
+	return total, err
+}

@@ -1,0 +1,405 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// MaxMessage is the most bytes of a message of the log.
+	MaxMessage = 1 << 20
+	// duplicateWindow is how long the server remembers ids.
+	duplicateWindow = 2 * time.Minute
+	// apiTimeout bounds each call of JetStream's API.
+	apiTimeout = 5 * time.Second
+	// retryWait is between two attempts at the same thing.
+	retryWait = 50 * time.Millisecond
+)
+
+// ErrNoLog is returned when a model has no log on this server.
+var ErrNoLog = errors.New("no log")
+
+// Message is a message of the log. What Tail delivers is valid during the
+// call only.
+type Message struct {
+	Seq     uint64 // the stream sequence
+	Subject string
+	ID      string // Nats-Msg-Id, or empty
+	Data    []byte
+	Time    time.Time // when the server stored it
+	Pending uint64    // messages behind it in the log when it was sent
+}
+
+// Ack says where a message is stored.
+type Ack struct {
+	Seq uint64
+	// Duplicate: the id was there before this call; its message is at Seq.
+	Duplicate bool
+}
+
+// LogConfig names a model's log.
+type LogConfig struct {
+	Model    string // begins every subject
+	Replicas int    // of the stream: 1 alone, 3 in a cluster; 0 is 1
+	// Genesis makes the first message's data; asked for only if the log is new.
+	Genesis func() []byte
+}
+
+// Stream is the name of the log's stream.
+func (c LogConfig) Stream() string { return StreamName(c.Model) }
+
+// StreamName is a model's name as its streams have it.
+func StreamName(model string) string { return strings.ToUpper(model) }
+
+func (c LogConfig) controlSubject(kind string) string { return c.Model + ".ctl." + kind }
+
+// stream is the log's stream as the contract wants it.
+func (c LogConfig) stream(subjects ...string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        c.Stream(),
+		Description: "the learn events of " + c.Model,
+		Subjects:    subjects,
+		Storage:     jetstream.FileStorage,
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew,
+		DenyDelete:  true, // purge stays allowed: compaction needs it
+		MaxMsgSize:  MaxMessage,
+		Duplicates:  duplicateWindow,
+		Replicas:    max(c.Replicas, 1),
+		AllowDirect: true,
+	}
+}
+
+// Log is the ordered log of a model: a JetStream stream.
+type Log struct {
+	conn    *Conn
+	js      jetstream.JetStream
+	config  LogConfig
+	genesis []byte
+}
+
+// OpenLog binds a model's log, and creates it if there is none. It creates
+// the stream with the control subjects alone, appends the genesis, and only
+// then opens it for learning, so that no event can come first. Each step can
+// be taken again after a crash, and by two at once.
+func OpenLog(ctx context.Context, conn *Conn, config LogConfig) (*Log, error) {
+	l, err := newLog(conn, config)
+	if err != nil {
+		return nil, err
+	}
+	info, err := l.info(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		info, err = l.create(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("log %s: %w", config.Stream(), err)
+	}
+	if err := config.check(info.Config); err != nil {
+		return nil, err
+	}
+	if info.State.LastSeq == 0 {
+		if err := l.appendGenesis(ctx); err != nil {
+			return nil, fmt.Errorf("log %s: genesis: %w", config.Stream(), err)
+		}
+	}
+	if learn := config.Model + ".learn"; !slices.Contains(info.Config.Subjects, learn) {
+		opened := info.Config
+		opened.Subjects = append(opened.Subjects, learn)
+		err := conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+			_, err := l.js.UpdateStream(ctx, opened)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("log %s: adding %s: %w", config.Stream(), learn, err)
+		}
+	}
+	return l, l.readGenesis(ctx)
+}
+
+// BindLog binds a model's log and changes nothing. It returns ErrNoLog if
+// there is none.
+func BindLog(ctx context.Context, conn *Conn, config LogConfig) (*Log, error) {
+	l, err := newLog(conn, config)
+	if err != nil {
+		return nil, err
+	}
+	info, err := l.info(ctx)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, fmt.Errorf("%w: there is no stream %s on this server; a first lockstep worker (or demo) makes it", ErrNoLog, config.Stream())
+	case err != nil:
+		return nil, fmt.Errorf("log %s: %w", config.Stream(), err)
+	}
+	if err := config.check(info.Config); err != nil {
+		return nil, err
+	}
+	return l, l.readGenesis(ctx)
+}
+
+func newLog(conn *Conn, config LogConfig) (*Log, error) {
+	js, err := jetstream.New(conn.Conn)
+	if err != nil {
+		return nil, err
+	}
+	return &Log{conn: conn, js: js, config: config}, nil
+}
+
+func (l *Log) info(ctx context.Context) (info *jetstream.StreamInfo, err error) {
+	err = l.conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+		stream, err := l.js.Stream(ctx, l.config.Stream())
+		if err == nil {
+			info = stream.CachedInfo()
+		}
+		return err
+	})
+	return info, err
+}
+
+func (l *Log) create(ctx context.Context) (info *jetstream.StreamInfo, err error) {
+	err = l.conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+		stream, err := l.js.CreateStream(ctx, l.config.stream(l.config.controlSubject(">")))
+		if err == nil {
+			info = stream.CachedInfo()
+		}
+		return err
+	})
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another created it meanwhile, and is a step ahead
+		return l.info(ctx)
+	}
+	return info, err
+}
+
+// SettingsError says how a stream differs from what its use needs.
+type SettingsError struct {
+	Stream      string
+	Differences []string
+}
+
+func (e *SettingsError) Error() string {
+	return fmt.Sprintf("the stream %s is not set up as a log: %s; mend it with nats stream edit %s, or give the model another name", e.Stream, strings.Join(e.Differences, "; "), e.Stream)
+}
+
+// check names every setting that could lose or reorder what was acknowledged.
+func (c LogConfig) check(got jetstream.StreamConfig) error {
+	var out []string
+	differs := func(bad bool, format string, args ...any) {
+		if bad {
+			out = append(out, fmt.Sprintf(format, args...))
+		}
+	}
+	differs(got.Storage != jetstream.FileStorage, "storage is %s, not file", got.Storage)
+	differs(got.Retention != jetstream.LimitsPolicy, "retention is %s, not limits", got.Retention)
+	differs(got.Discard != jetstream.DiscardNew, "discard is %s, not new", got.Discard)
+	differs(got.MaxAge > 0, "max age is %s and would cut the head", got.MaxAge)
+	differs(got.MaxMsgs > 0, "max messages is %d", got.MaxMsgs)
+	differs(got.MaxBytes > 0, "max bytes is %d", got.MaxBytes)
+	differs(got.MaxMsgsPerSubject > 0, "max messages per subject is %d and would cut the head", got.MaxMsgsPerSubject)
+	differs(!got.DenyDelete, "messages may be deleted")
+	differs(got.NoAck, "publishes are not acknowledged")
+	differs(got.Sealed, "it is sealed")
+	differs(got.Mirror != nil || len(got.Sources) > 0, "it copies another stream")
+	differs(!slices.Contains(got.Subjects, c.controlSubject(">")), "subject %s is missing", c.controlSubject(">"))
+	if len(out) > 0 {
+		return &SettingsError{c.Stream(), out}
+	}
+	return nil
+}
+
+// appendGenesis appends the first message, unless another has.
+func (l *Log) appendGenesis(ctx context.Context) error {
+	if l.config.Genesis == nil {
+		return errors.New("the log is empty")
+	}
+	data := l.config.Genesis()
+	err := l.conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+		_, err := l.js.Publish(ctx, l.config.controlSubject("genesis"), data, jetstream.WithExpectLastSequence(0), jetstream.WithMsgID(NewID()))
+		return err
+	})
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+		return nil
+	}
+	return err
+}
+
+func (l *Log) readGenesis(ctx context.Context) error {
+	msg, err := l.Message(ctx, 1)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil // purged; whoever replays finds the hole
+	}
+	if err != nil {
+		return fmt.Errorf("log %s: genesis: %w", l.config.Stream(), err)
+	}
+	l.genesis = msg.Data
+	return nil
+}
+
+// Genesis is the first message's data, nil if it was purged.
+func (l *Log) Genesis() []byte { return l.genesis }
+
+// Message reads one message of the log.
+func (l *Log) Message(ctx context.Context, seq uint64) (msg *Message, err error) {
+	err = l.conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+		stream, err := l.js.Stream(ctx, l.config.Stream())
+		if err != nil {
+			return err
+		}
+		raw, err := stream.GetMsg(ctx, seq)
+		if err == nil {
+			msg = &Message{Seq: raw.Sequence, Subject: raw.Subject, ID: raw.Header.Get(nats.MsgIdHdr), Data: raw.Data, Time: raw.Time}
+		}
+		return err
+	})
+	return msg, err
+}
+
+// End returns the first and the last sequence of the log.
+func (l *Log) End(ctx context.Context) (first, last uint64, err error) {
+	info, err := l.info(ctx)
+	if err != nil {
+		return 0, 0, fmt.Errorf("log %s: %w", l.config.Stream(), err)
+	}
+	return info.State.FirstSeq, info.State.LastSeq, nil
+}
+
+// attemptTimeout bounds one attempt to append.
+const attemptTimeout = time.Second
+
+// Append stores a message and returns once it is acknowledged. It retries
+// under the same id until ctx ends; then the message may be stored or not.
+func (l *Log) Append(ctx context.Context, subject, id string, data []byte) (Ack, error) {
+	for attempt := 1; ; attempt++ {
+		ack, err := l.attempt(ctx, subject, id, data)
+		if err == nil {
+			// A retry's duplicate is most likely this call's own.
+			return Ack{Seq: ack.Sequence, Duplicate: ack.Duplicate && attempt == 1}, nil
+		}
+		if !transient(err) {
+			return Ack{}, err
+		}
+		select {
+		case <-ctx.Done():
+			return Ack{}, fmt.Errorf("%w (after %d attempts: %v)", ctx.Err(), attempt, err)
+		case <-time.After(retryWait):
+		}
+	}
+}
+
+func (l *Log) attempt(ctx context.Context, subject, id string, data []byte) (ack *jetstream.PubAck, err error) {
+	err = l.conn.do(ctx, attemptTimeout, func(ctx context.Context) error {
+		ack, err = l.js.Publish(ctx, subject, data, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0))
+		return err
+	})
+	return ack, err
+}
+
+// duplicateInProcess is the server's word, in a cluster, for an id whose
+// first message is on its way.
+const duplicateInProcess = 10158
+
+// transient tells whether the same append may succeed later.
+func transient(err error) bool {
+	var denied *PermissionError
+	var api *jetstream.APIError
+	switch {
+	case errors.As(err, &denied):
+		return false
+	case errors.As(err, &api):
+		return api.ErrorCode == duplicateInProcess || api.Code == 503
+	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrConnectionClosed):
+		return false
+	}
+	return true
+}
+
+// Publisher appends many messages, several in flight, each acknowledged.
+type Publisher struct {
+	log      *Log
+	ctx      context.Context
+	subject  string
+	acked    func(tag int, ack Ack)
+	inFlight chan publication
+	done     chan struct{}
+	err      error // of the first that could not be stored; read after done
+}
+
+type publication struct {
+	future jetstream.PubAckFuture
+	id     string
+	data   []byte
+	tag    int
+}
+
+// maxInFlight is how many messages a publisher sends ahead of their acks.
+const maxInFlight = 64
+
+// Publisher starts to append to a subject. acked is called for each message
+// in the order of their Publish, with the tag it was given, from one
+// goroutine that ends before Close returns.
+func (l *Log) Publisher(ctx context.Context, subject string, acked func(tag int, ack Ack)) *Publisher {
+	p := &Publisher{log: l, ctx: ctx, subject: subject, acked: acked, inFlight: make(chan publication, maxInFlight), done: make(chan struct{})}
+	go p.collect()
+	return p
+}
+
+// Publish sends a message; it waits while too many are in flight. A message
+// whose ack does not come is sent again under the same id.
+func (p *Publisher) Publish(id string, data []byte, tag int) error {
+	future, err := p.log.js.PublishAsync(p.subject, data, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0))
+	if err != nil {
+		future = nil // collect appends it
+	}
+	select {
+	case <-p.done:
+		return p.err
+	case p.inFlight <- publication{future, id, data, tag}:
+		return nil
+	}
+}
+
+// Close waits until everything is acknowledged, and returns the first error.
+func (p *Publisher) Close() error {
+	close(p.inFlight)
+	<-p.done
+	return p.err
+}
+
+func (p *Publisher) collect() {
+	defer close(p.done)
+	for one := range p.inFlight {
+		ack, err := p.await(one)
+		if err != nil {
+			p.err = err
+			return
+		}
+		p.acked(one.tag, ack)
+	}
+}
+
+func (p *Publisher) await(one publication) (Ack, error) {
+	if one.future != nil {
+		timeout := time.NewTimer(attemptTimeout)
+		defer timeout.Stop()
+		select {
+		case ack := <-one.future.Ok():
+			return Ack{Seq: ack.Sequence, Duplicate: ack.Duplicate}, nil
+		case err := <-one.future.Err():
+			if !transient(err) {
+				return Ack{}, err
+			}
+		case <-timeout.C:
+		case <-p.ctx.Done():
+			return Ack{}, p.ctx.Err()
+		}
+	}
+	ack, err := p.log.Append(p.ctx, p.subject, one.id, one.data)
+	ack.Duplicate = false // most likely the first attempt's own
+	return ack, err
+}

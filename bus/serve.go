@@ -1,0 +1,209 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+)
+
+// ServiceConfig describes a service: one or more endpoints that come and go
+// together.
+type ServiceConfig struct {
+	Name        string
+	Version     string // semantic
+	Description string
+	Metadata    map[string]string
+	Endpoints   []Endpoint
+}
+
+// Endpoint is a subject that is answered.
+type Endpoint struct {
+	Name    string
+	Subject string
+	Queue   string // group that shares the requests; empty: each instance answers
+	// Handler is called with one request at a time, and must not wait. It may
+	// answer later, from any goroutine; every request must be answered.
+	Handler func(*Request)
+}
+
+// Request is a request that was accepted. It is answered once; later answers
+// are ignored.
+type Request struct {
+	msg      micro.Request
+	service  *Service
+	answered atomic.Bool
+}
+
+// Data is the request's body. It is the request's own.
+func (r *Request) Data() []byte { return r.msg.Data() }
+
+// Header is the first value of a header, or empty.
+func (r *Request) Header(name string) string { return r.msg.Headers().Get(name) }
+
+// Reply answers with a body.
+func (r *Request) Reply(body []byte) { r.answer(func() error { return r.msg.Respond(body) }) }
+
+// Error answers with an error: its code and description as micro's headers,
+// and a body.
+func (r *Request) Error(code int, description string, body []byte) {
+	r.answer(func() error { return r.msg.Error(strconv.Itoa(code), description, body) })
+}
+
+func (r *Request) answer(send func() error) {
+	if r.answered.Swap(true) {
+		return
+	}
+	// A reply that cannot be sent has nobody left to tell: the connection is
+	// closed, or nobody asked for one.
+	_ = send()
+	r.service.inFlight.Done()
+}
+
+// ErrorBody is the body of an error's answer.
+func ErrorBody(code int, description string, detail any) []byte {
+	type wireError struct {
+		Code        int    `json:"code"`
+		Description string `json:"description"`
+	}
+	body, err := json.Marshal(struct {
+		Error  wireError `json:"error"`
+		Detail any       `json:"detail,omitempty"`
+	}{wireError{code, description}, detail})
+	if err != nil {
+		panic(err) // codes, texts and problems always marshal
+	}
+	return body
+}
+
+// Service is a running service.
+type Service struct {
+	conn     *Conn
+	before   int // the connection's subscriptions without this service
+	micro    micro.Service
+	inFlight sync.WaitGroup
+}
+
+// Doors opens services on a connection. Only services may subscribe on it,
+// one at a time: that is how Stop knows that nothing is left to answer. A
+// connection of their own also keeps requests from queueing behind a replay.
+type Doors struct{ Conn *Conn }
+
+// Open starts to serve.
+func (d Doors) Open(config ServiceConfig) (*Service, error) {
+	s := &Service{conn: d.Conn, before: d.Conn.NumSubscriptions()}
+	var err error
+	s.micro, err = micro.AddService(d.Conn.Conn, micro.Config{
+		Name: config.Name, Version: config.Version, Description: config.Description, Metadata: config.Metadata,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range config.Endpoints {
+		group := micro.WithEndpointQueueGroupDisabled()
+		if e.Queue != "" {
+			group = micro.WithEndpointQueueGroup(e.Queue)
+		}
+		handle := func(msg micro.Request) {
+			s.inFlight.Add(1)
+			e.Handler(&Request{msg: msg, service: s})
+		}
+		if err := s.micro.AddEndpoint(e.Name, micro.HandlerFunc(handle), micro.WithEndpointSubject(e.Subject), group); err != nil {
+			return nil, errors.Join(fmt.Errorf("endpoint %s: %w", e.Subject, err), s.micro.Stop())
+		}
+	}
+	// Once the server knows the subscriptions, the service is in the group.
+	return s, d.Conn.Flush()
+}
+
+// Stop accepts no more requests, waits until every accepted one is answered,
+// and flushes the answers. It returns an error if ctx ends first.
+func (s *Service) Stop(ctx context.Context) error {
+	if err := s.micro.Stop(); err != nil {
+		return err
+	}
+	// micro's Stop returns at once. Its subscriptions are gone only when
+	// what the server had sent to them was handled.
+	for s.conn.NumSubscriptions() > s.before && !s.conn.IsClosed() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("subscriptions still draining: %w", ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+	answered := make(chan struct{})
+	go func() { s.inFlight.Wait(); close(answered) }()
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("requests still unanswered: %w", ctx.Err())
+	case <-answered:
+	}
+	return s.conn.FlushWithContext(ctx)
+}
+
+// RemoteError is an error that a service answered with.
+type RemoteError struct {
+	Code        int
+	Description string
+	Body        []byte
+}
+
+func (e *RemoteError) Error() string { return fmt.Sprintf("%s (%d)", e.Description, e.Code) }
+
+// ErrNobody is returned when no worker answers on a subject.
+var ErrNobody = errors.New("no worker answers")
+
+// Ask asks a service, and returns its answer, or *RemoteError.
+func Ask(ctx context.Context, conn *Conn, subject string, data []byte, header nats.Header) (*nats.Msg, error) {
+	answer, err := conn.RequestMsgWithContext(ctx, &nats.Msg{Subject: subject, Data: data, Header: header})
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, fmt.Errorf("%w on %s: start one with lockstep worker, or see lockstep status", ErrNobody, subject)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", subject, err)
+	}
+	if text := answer.Header.Get(micro.ErrorCodeHeader); text != "" {
+		code, _ := strconv.Atoi(text) // a code that is no number is an error all the same
+		return nil, &RemoteError{code, answer.Header.Get(micro.ErrorHeader), answer.Data}
+	}
+	return answer, nil
+}
+
+// Gather asks all instances of an endpoint, and collects the answers that
+// come within a time.
+func Gather(ctx context.Context, conn *Conn, subject string, data []byte, within time.Duration) ([]*nats.Msg, error) {
+	inbox := conn.NewInbox()
+	sub, err := conn.SubscribeSync(inbox)
+	if err != nil {
+		return nil, err
+	}
+	defer sub.Unsubscribe()
+	if err := conn.PublishRequest(subject, inbox, data); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	var answers []*nats.Msg
+	for {
+		answer, err := sub.NextMsgWithContext(ctx)
+		switch {
+		case errors.Is(err, nats.ErrNoResponders):
+			return nil, fmt.Errorf("%w on %s: start one with lockstep worker", ErrNobody, subject)
+		case errors.Is(err, context.DeadlineExceeded):
+			if len(answers) == 0 {
+				return nil, fmt.Errorf("%w on %s within %s", ErrNobody, subject, within)
+			}
+			return answers, nil
+		case err != nil:
+			return nil, err
+		}
+		answers = append(answers, answer)
+	}
+}

@@ -1,0 +1,282 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Position is where a tail goes on.
+type Position struct {
+	Applied uint64 // the last sequence that was applied, 0 before any
+	// Check tells whether a message, which has the sequence last applied, is
+	// the very one that was applied. Needed once Applied is not 0.
+	Check func(*Message) bool
+}
+
+// GapError is returned when the log has no longer, or never had, the message
+// that must come next: purged, cut or deleted.
+type GapError struct{ Want, Got uint64 }
+
+func (e *GapError) Error() string {
+	return fmt.Sprintf("the log has a hole: sequence %d must come next, and %d came; its messages were purged or deleted, and nothing is learned across a hole", e.Want, e.Got)
+}
+
+// RolledBackError is returned when the log does not continue what was
+// applied: it was restored from an older copy, or made anew.
+type RolledBackError struct {
+	Applied uint64 // the last sequence applied
+	End     uint64 // the log's last sequence where it ends before Applied, else 0
+}
+
+func (e *RolledBackError) Error() string {
+	if e.End > 0 {
+		return fmt.Sprintf("the log ends at %d, and %d was applied: what came after is gone from it", e.End, e.Applied)
+	}
+	return fmt.Sprintf("the log holds another message at %d than the one applied: it was rolled back and continued, or made anew", e.Applied)
+}
+
+const (
+	tailBatch     = 1000                   // messages asked for at a time
+	tailHeartbeat = 500 * time.Millisecond // how often an idle server says that it lives
+	tailSilence   = 3 * tailHeartbeat      // without a word: start anew
+	tailExpiry    = 30 * time.Second       // of a request for messages
+	tailAPI       = time.Second            // of an API call of the tail
+	tailLinger    = 10 * time.Second       // how long a server keeps a consumer that nobody asks
+)
+
+// errRestart means that the consumer is of no more use and a new one is to be
+// started.
+var errRestart = errors.New("the tail's consumer ended")
+
+// Tail delivers every message after a position, in order, one at a time,
+// until ctx ends, deliver returns an error, or the log cannot continue what
+// was applied: *GapError or *RolledBackError. Whatever else happens (a server
+// that stops, a lost connection, a consumer that vanished) it starts anew
+// from what was applied last.
+//
+// Every start begins at the message applied last, not behind it, and that
+// message must pass the position's Check: a log that was rolled back and
+// continued looks contiguous otherwise.
+func (l *Log) Tail(ctx context.Context, from Position, deliver func(*Message) error) error {
+	t := &tail{log: l, position: from, deliver: deliver}
+	for {
+		err := t.run(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !t.again(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retryWait):
+		}
+	}
+}
+
+type tail struct {
+	log      *Log
+	position Position
+	deliver  func(*Message) error
+	failure  error // what deliver returned
+}
+
+// again tells whether a tail that ended so starts anew.
+func (t *tail) again(err error) bool {
+	var gap *GapError
+	var rolled *RolledBackError
+	var denied *PermissionError
+	return t.failure == nil && !errors.As(err, &gap) && !errors.As(err, &rolled) && !errors.As(err, &denied) && !t.log.conn.IsClosed()
+}
+
+// run replays through one consumer until it ends.
+func (t *tail) run(ctx context.Context) error {
+	// Whoever reconnects may have missed the end of its consumer.
+	conn := t.log.conn
+	status := conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer conn.RemoveStatusListener(status)
+
+	consumer, pending, err := t.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.log.dropConsumer(consumer)
+	if pending == 0 && t.position.Applied > 0 {
+		if err := t.confirmRollback(ctx); err != nil {
+			return err
+		}
+		return errRestart
+	}
+	messages := make(chan *nats.Msg, 4*tailBatch)
+	inbox := conn.NewInbox()
+	sub, err := conn.ChanSubscribe(inbox, messages)
+	if err != nil {
+		return err
+	}
+	defer sub.Unsubscribe()
+	p := &pull{tail: t, inbox: inbox, next: max(t.position.Applied, 1), subject: "$JS.API.CONSUMER.MSG.NEXT." + t.log.config.Stream() + "." + consumer}
+	return p.loop(ctx, messages, status)
+}
+
+// start makes a consumer that begins at what was applied last, and returns
+// how many messages it has.
+func (t *tail) start(ctx context.Context) (name string, pending uint64, err error) {
+	err = t.log.conn.do(ctx, tailAPI, func(ctx context.Context) error {
+		consumer, err := t.log.js.CreateConsumer(ctx, t.log.config.Stream(), jetstream.ConsumerConfig{
+			Name:              "lockstep-" + NewID(),
+			DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+			OptStartSeq:       max(t.position.Applied, 1),
+			AckPolicy:         jetstream.AckNonePolicy,
+			MemoryStorage:     true,
+			Replicas:          1,
+			InactiveThreshold: tailLinger,
+		})
+		if err == nil {
+			name, pending = consumer.CachedInfo().Name, consumer.CachedInfo().NumPending
+		}
+		return err
+	})
+	return name, pending, err
+}
+
+// dropConsumer deletes a consumer without waiting: where that fails, the
+// server forgets it by itself.
+func (l *Log) dropConsumer(name string) {
+	_ = l.conn.Publish("$JS.API.CONSUMER.DELETE."+l.config.Stream()+"."+name, nil)
+}
+
+// confirmRollback is called when the log seems to end before what was
+// applied. A stale server can look so; it is believed only once an
+// acknowledged control event gets a sequence that was applied already.
+func (t *tail) confirmRollback(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	ack, err := t.log.Append(ctx, t.log.config.controlSubject("checkpoint"), NewID(), nil)
+	if err != nil {
+		return err
+	}
+	if ack.Seq <= t.position.Applied {
+		return &RolledBackError{Applied: t.position.Applied, End: ack.Seq - 1}
+	}
+	return nil
+}
+
+// pull asks one consumer for messages and checks each.
+type pull struct {
+	tail    *tail
+	subject string
+	inbox   string
+	next    uint64 // the sequence that must come next
+	asked   int    // messages asked for that did not come yet
+	msg     Message
+}
+
+func (p *pull) loop(ctx context.Context, messages <-chan *nats.Msg, status <-chan nats.Status) error {
+	if err := p.ask(tailBatch); err != nil {
+		return err
+	}
+	silence := time.NewTimer(tailSilence)
+	defer silence.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-status:
+			return errRestart
+		case <-silence.C:
+			return errRestart
+		case msg := <-messages:
+			if err := p.take(msg); err != nil {
+				return err
+			}
+			silence.Reset(tailSilence)
+		}
+		if p.asked <= tailBatch/2 {
+			if err := p.ask(tailBatch - p.asked); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// ask requests more messages.
+func (p *pull) ask(n int) error {
+	request, err := json.Marshal(map[string]any{"batch": n, "expires": tailExpiry, "idle_heartbeat": tailHeartbeat})
+	if err != nil {
+		return err
+	}
+	p.asked += n
+	return p.tail.log.conn.PublishRequest(p.subject, p.inbox, request)
+}
+
+// take handles what the consumer sent: a message, or word of its state.
+func (p *pull) take(msg *nats.Msg) error {
+	if len(msg.Data) == 0 && msg.Header.Get("Status") != "" {
+		return p.control(msg)
+	}
+	if err := p.parse(msg); err != nil {
+		return err
+	}
+	p.asked--
+	if p.msg.Seq != p.next {
+		return &GapError{Want: p.next, Got: p.msg.Seq}
+	}
+	t := p.tail
+	p.next++
+	if p.msg.Seq == t.position.Applied {
+		if !t.position.Check(&p.msg) {
+			return &RolledBackError{Applied: t.position.Applied}
+		}
+		return nil
+	}
+	if t.failure = t.deliver(&p.msg); t.failure != nil {
+		return t.failure
+	}
+	t.position.Applied = p.msg.Seq
+	return nil
+}
+
+// control handles a message without a sequence.
+func (p *pull) control(msg *nats.Msg) error {
+	switch msg.Header.Get("Status") {
+	case "100": // heartbeat
+		return nil
+	case "408": // a request expired
+		left, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
+		if err != nil {
+			return errRestart
+		}
+		p.asked -= left
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errRestart, msg.Header.Get("Description"))
+}
+
+// parse reads a delivery's place from its reply subject:
+// $JS.ACK.[domain.account.]stream.consumer.deliveries.stream-seq.consumer-seq.time.pending[.token]
+func (p *pull) parse(msg *nats.Msg) error {
+	tokens := strings.Split(msg.Reply, ".")
+	if len(tokens) >= 11 {
+		tokens = append(tokens[:2:2], tokens[4:]...)
+	}
+	if len(tokens) < 9 || tokens[1] != "ACK" {
+		return fmt.Errorf("%w: a delivery without a place: %q", errRestart, msg.Reply)
+	}
+	seq, err1 := strconv.ParseUint(tokens[5], 10, 64)
+	nanos, err2 := strconv.ParseInt(tokens[7], 10, 64)
+	pending, err3 := strconv.ParseUint(tokens[8], 10, 64)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return fmt.Errorf("%w: %w", errRestart, err)
+	}
+	p.msg = Message{Seq: seq, Subject: msg.Subject, ID: msg.Header.Get(nats.MsgIdHdr), Data: msg.Data, Time: time.Unix(0, nanos), Pending: pending}
+	return nil
+}

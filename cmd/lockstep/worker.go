@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"regexp"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"lockstep/bus"
+	"lockstep/worker"
+)
+
+// replicaName is what a worker may be called: it is a token of subjects.
+var replicaName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+func workerCommand() *cobra.Command {
+	var c connection
+	var name, spec string
+	var replicas int
+	cmd := &cobra.Command{
+		Use:   "worker",
+		Short: "Join a fleet: replay its log, predict and learn",
+		Long: `Worker joins the fleet of a model: it replays the model's log into a replica of
+its own, and once it has caught up it answers. The first worker of a model makes
+its log. A worker without a server waits for one. On SIGTERM or SIGINT it answers
+what it has accepted, and leaves.`,
+		Example: `  lockstep worker                                   # the server on this machine
+  lockstep worker -s nats://a:4222,nats://b:4222 --creds worker.creds --name blue-1
+  lockstep worker --spec my-model.yaml --context prod --replicas 3`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := loadSpec(spec)
+			if err != nil {
+				return err
+			}
+			if name == "" {
+				name = defaultName()
+			}
+			if !replicaName.MatchString(name) {
+				return usage("--name %q: a name has 1 to 64 letters, digits, hyphens and underscores", name)
+			}
+			log := logger(cmd.ErrOrStderr())
+			config := c.config
+			config.Wait = true
+			config.Notice = func(text string) { log.Info(text, "replica", name) }
+			return worker.Serve(cmd.Context(), worker.JoinConfig{
+				Connect: config, Name: name, Version: programVersion(), Spec: s, Replicas: replicas, Logger: log,
+			})
+		},
+	}
+	c.addFlags(cmd)
+	addSpecFlag(cmd, &spec)
+	cmd.Flags().StringVar(&name, "name", "", "the replica's name, unique in the fleet (default: the host's and a random part)")
+	cmd.Flags().IntVar(&replicas, "replicas", 1, "JetStream replicas of the streams, if this worker makes them: 3 in a cluster")
+	return cmd
+}
+
+var notInNames = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
+
+func defaultName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "worker"
+	}
+	host = notInNames.ReplaceAllString(host, "-")
+	return fmt.Sprintf("%.40s-%s", host, bus.NewID()[16:])
+}
+
+// logger writes for people on a terminal, and JSON elsewhere.
+func logger(out io.Writer) *slog.Logger {
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return slog.New(slog.NewTextHandler(out, nil))
+	}
+	return slog.New(slog.NewJSONHandler(out, nil))
+}

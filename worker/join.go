@@ -1,0 +1,78 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+
+	"lockstep/bus"
+	"lockstep/model"
+)
+
+// JoinConfig says what a worker joins, and how.
+type JoinConfig struct {
+	Connect  bus.ConnectConfig
+	Name     string // the replica's own, unique in the fleet
+	Version  string // the program's, semantic
+	Spec     *model.Spec
+	Replicas int // of the streams that are made; 0 is 1
+	Logger   *slog.Logger
+	OnState  func(State)
+}
+
+// Serve connects a worker to NATS, makes what of the model's streams is not
+// there yet, and runs it until ctx ends; see Worker.Run.
+func Serve(ctx context.Context, config JoinConfig) error {
+	conns, err := connect(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer conns.log.Close()
+	defer conns.doors.Close()
+	w, err := join(ctx, config, conns)
+	if err != nil {
+		return err
+	}
+	return w.Run(ctx)
+}
+
+// conns are a worker's two connections: requests on one of their own do not
+// queue behind a replay.
+type conns struct{ log, doors *bus.Conn }
+
+func connect(ctx context.Context, config JoinConfig) (c conns, err error) {
+	named := config.Connect
+	named.Name = "lockstep worker " + config.Name
+	if c.log, err = bus.Connect(ctx, named); err != nil {
+		return c, err
+	}
+	named.Name += " (doors)"
+	named.Notice = nil // the other says it already
+	if c.doors, err = bus.Connect(ctx, named); err != nil {
+		c.log.Close()
+	}
+	return c, err
+}
+
+func join(ctx context.Context, config JoinConfig, c conns) (*Worker, error) {
+	name := config.Spec.Name
+	stream := bus.StreamName(name)
+	log, err := bus.OpenLog(ctx, c.log, bus.LogConfig{Model: name, Replicas: config.Replicas, Genesis: func() []byte {
+		return model.NewGenesis(config.Spec, bus.NewID())
+	}})
+	if err != nil {
+		return nil, err
+	}
+	predicted, err := bus.OpenCounter(ctx, c.log, stream+"_COUNTS", name+".count.predicted", config.Replicas)
+	if err != nil {
+		return nil, err
+	}
+	verdicts, err := bus.OpenNotes(ctx, c.log, stream+"_VERDICTS", name+".verdict.>", config.Replicas)
+	if err != nil {
+		return nil, err
+	}
+	return New(Config{
+		Name: config.Name, Stream: stream, Version: config.Version, Spec: config.Spec,
+		Log: log, Doors: bus.Doors{Conn: c.doors}, Self: bus.Doors{Conn: c.log},
+		Predicted: predicted, Verdicts: verdicts, Logger: config.Logger, OnState: config.OnState,
+	})
+}
