@@ -1,7 +1,6 @@
 package model
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"strconv"
@@ -16,15 +15,15 @@ const maxID = 256
 
 // Value is what an event has for one input.
 type Value struct {
-	Num  float64
-	Text []byte // of a category; a view that lives until the decoder is used again
+	Num  float64 // of a number; never -0, NaN or infinite
+	Text []byte  // of a category; a view, valid until the decoder's next call
 	Null bool
 }
 
 // Row is an event's attributes, in the order of Spec.Inputs.
 type Row []Value
 
-// Event is one learn event. If it has problems, it is bad and the rest of it
+// Event is one learn event. If it has problems it is bad, and the rest of it
 // is not to be used.
 type Event struct {
 	Row      Row
@@ -33,290 +32,343 @@ type Event struct {
 	Problems []Problem
 }
 
-// Problem is one thing that is wrong with an input, and its place in it.
+// Problem is one thing that is wrong with an input. Its words are pydantic's
+// where pydantic has some. The type of an event's first problem is part of
+// the replicated semantics; the message is for people and may change.
 type Problem struct {
-	Loc  []any  `json:"loc"` // keys and indexes
+	Loc  []any  `json:"loc"` // the way to the place: keys (string) and indexes (int)
 	Msg  string `json:"msg"`
 	Type string `json:"type"`
 }
 
+// String is the problem as a line, as in "attributes.sex: Field required".
 func (p Problem) String() string {
 	if len(p.Loc) == 0 || p.Type == "json_invalid" {
-		return p.Msg
+		return p.Msg // which names the place
 	}
-	var loc []string
-	for _, l := range p.Loc {
-		loc = append(loc, fmt.Sprint(l))
+	var b strings.Builder
+	for i, part := range p.Loc {
+		if i > 0 {
+			b.WriteByte('.')
+		}
+		fmt.Fprint(&b, part)
 	}
-	return strings.Join(loc, ".") + ": " + p.Msg
+	return b.String() + ": " + p.Msg
 }
 
-// InvalidError says all that is wrong with an input.
+// InvalidError says all that is wrong with an input: one problem at least.
 type InvalidError struct{ Problems []Problem }
 
+// Error is all problems on one line.
 func (e *InvalidError) Error() string {
-	if n := len(e.Problems); n > 1 {
-		return fmt.Sprintf("%s (and %d more)", e.Problems[0], n-1)
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		lines[i] = p.String()
 	}
-	return e.Problems[0].String()
+	return strings.Join(lines, "; ")
 }
 
-// Decoder reads requests and events by a spec. What it returns lives until it
-// is used again, and good input costs no allocation. It is not safe for
-// concurrent use.
+// Decoder reads requests and events by a spec. What it returns is valid until
+// its next call, and as long as the bytes it was given are not changed. Once
+// warm it does not allocate for good input, unless a number has more than 32
+// characters. It is not safe for concurrent use.
 type Decoder struct {
 	spec   *Spec
-	index  map[string]int // of an input, by its name
+	inputs map[string]int // an input's place, by its name
 	reader reader
-	values []Value // the rows of all events, one after the other
 	events []Event
-	found  int // problems of this message
-	seen   []bool
+	values []Value // the rows of all events, one after the other
+	seen   []bool  // by input: the object being read has it
+
+	// A good request mostly has the keys in the spec's order: next is the
+	// input to try before inputs is asked.
+	next int
 }
 
 // NewDecoder makes a decoder for a spec.
 func NewDecoder(s *Spec) *Decoder {
-	d := &Decoder{spec: s, index: make(map[string]int, len(s.Inputs)), seen: make([]bool, len(s.Inputs))}
+	d := &Decoder{spec: s, inputs: make(map[string]int, len(s.Inputs)), seen: make([]bool, len(s.Inputs))}
 	for i := range s.Inputs {
-		d.index[s.Inputs[i].Name] = i
+		d.inputs[s.Inputs[i].Name] = i
 	}
 	return d
 }
 
 func (d *Decoder) reset(data []byte) {
 	d.reader.reset(data)
-	d.values, d.events, d.found = d.values[:0], d.events[:0], 0
+	d.values, d.events = d.values[:0], d.events[:0]
 }
 
-// place is where in an input a value stands. It makes a Loc only when
-// something is wrong.
-type place struct {
-	index      int // of the event in a batch, -1 if there is none
-	attributes bool
-	name       string
-}
-
-func (p place) loc() []any {
-	loc := []any{}
-	if p.index >= 0 {
-		loc = append(loc, p.index)
-	}
-	if p.attributes {
-		loc = append(loc, "attributes")
-	}
-	if p.name != "" {
-		loc = append(loc, p.name)
-	}
-	return loc
-}
-
-// problem adds a problem to an event. A bad event has one at least; past
-// maxProblem of a message, no more than one.
-func (d *Decoder) problem(e *Event, at place, kind, msg string) {
-	if d.found++; d.found <= maxProblem || len(e.Problems) == 0 {
-		e.Problems = append(e.Problems, Problem{Loc: at.loc(), Msg: msg, Type: kind})
-	}
-}
-
-// Attributes reads a predict request. The error is an *InvalidError with all
-// problems.
+// Attributes reads a predict request: an object with the spec's inputs. The
+// error is an *InvalidError with all problems; a syntax error stands alone.
 func (d *Decoder) Attributes(data []byte) (Row, error) {
 	d.reset(data)
-	e := d.newEvent()
-	d.attributes(e, place{index: -1})
+	row := d.row()
+	d.attributes(row)
 	d.reader.end()
-	if d.reader.err != nil {
-		return nil, &InvalidError{[]Problem{*d.reader.err}}
+	if err := d.invalid(); err != nil {
+		return nil, err
 	}
-	if len(e.Problems) > 0 {
-		return nil, &InvalidError{e.Problems}
-	}
-	return e.Row, nil
+	return row, nil
 }
 
 // Learn reads a learn event, or an array of 1 to MaxBatch of them (batch).
-// An *InvalidError means that the message is bad as a whole; otherwise each
-// event is good or has problems, which for a batch begin with its index.
+// The error is an *InvalidError if the message is bad as a whole: a syntax
+// error anywhere, neither an object nor an array, no event or too many.
+// Otherwise each event is good or has problems; in a batch, their places
+// begin with its index.
 func (d *Decoder) Learn(data []byte) (events []Event, batch bool, err error) {
 	d.reset(data)
 	r := &d.reader
-	if batch = r.next() == '['; batch {
-		r.enter()
-		for first := true; r.more(first, ']'); first = false {
-			if len(d.events) == MaxBatch {
-				return nil, true, whole("too_long", "List should have at most %d items after validation", MaxBatch)
-			}
-			d.event(len(d.events))
-		}
-	} else {
-		d.event(-1)
+	count := 1
+	switch r.peek() {
+	case '[':
+		batch, count = true, d.batch()
+	case '{':
+		d.event()
+	default:
+		d.notObject()
 	}
-	r.end()
-	if r.err != nil {
-		return nil, batch, &InvalidError{[]Problem{*r.err}}
+	if r.end(); r.err != nil {
+		r.problems = nil
+	} else if count == 0 {
+		r.wrong("too_short", "List should have at least 1 item after validation, not 0")
+	} else if count > MaxBatch {
+		r.problems = nil
+		r.wrong("too_long", fmt.Sprintf("List should have at most %d items after validation, not %d", MaxBatch, count))
 	}
-	if len(d.events) == 0 {
-		return nil, true, whole("too_short", "List should have at least 1 item after validation")
+	if err := d.invalid(); err != nil {
+		return nil, batch, err
+	}
+	n := len(d.spec.Inputs)
+	for i := range d.events {
+		d.events[i].Row = d.values[i*n : (i+1)*n : (i+1)*n]
 	}
 	return d.events, batch, nil
 }
 
-func whole(kind, format string, args ...any) error {
-	return &InvalidError{[]Problem{{Loc: []any{}, Msg: fmt.Sprintf(format, args...), Type: kind}}}
+// invalid is the error of a text that is bad as a whole, or nil.
+func (d *Decoder) invalid() error {
+	switch r := &d.reader; {
+	case r.err != nil:
+		return &InvalidError{[]Problem{*r.err}}
+	case len(r.problems) > 0:
+		return &InvalidError{r.problems}
+	}
+	return nil
 }
 
-// newEvent takes the next event and row from the decoder's own, which keep
-// their memory.
-func (d *Decoder) newEvent() *Event {
-	n := len(d.spec.Inputs)
-	if len(d.values)+n > cap(d.values) {
-		// The rows handed out before stay where they are.
-		d.values = make([]Value, 0, max(n, 2*cap(d.values)))
+// row makes room for the next event's values. An earlier row may move, so
+// rows are handed out when all are read.
+func (d *Decoder) row() Row {
+	from, to := len(d.values), len(d.values)+len(d.spec.Inputs)
+	for len(d.values) < to {
+		d.values = append(d.values, Value{})
 	}
-	from := len(d.values)
-	d.values = d.values[:from+n]
-	d.events = append(d.events, Event{Row: d.values[from : from+n : from+n]})
-	return &d.events[len(d.events)-1]
+	return d.values[from:to:to]
 }
 
-const notObject = "Input should be a valid dictionary or object to extract fields from"
-
-// event reads one learn event.
-func (d *Decoder) event(index int) {
-	e, r := d.newEvent(), &d.reader
-	if r.next() != '{' {
-		r.skip()
-		d.problem(e, place{index: index}, "model_attributes_type", notObject)
-		return
+// batch reads an array of events and returns how many it has.
+func (d *Decoder) batch() (count int) {
+	r := &d.reader
+	r.root = 1
+	for r.array(); r.element(); count++ {
+		if count < MaxBatch {
+			d.event()
+		} else {
+			r.skip() // too many, but its syntax is checked
+		}
 	}
+	r.root = 0
+	return count
+}
+
+// event reads one learn event, with its problems.
+func (d *Decoder) event() {
+	d.events = append(d.events, Event{})
+	e := &d.events[len(d.events)-1]
+	row := d.row()
+	if r := &d.reader; r.peek() == '{' {
+		d.fields(e, row)
+	} else {
+		d.notObject()
+	}
+	e.Problems, d.reader.problems = d.reader.problems, nil
+}
+
+// fields reads the object of an event.
+func (d *Decoder) fields(e *Event, row Row) {
+	r := &d.reader
 	var attributes, label bool
-	twice := r.object(func(key []byte) {
-		switch {
+	for r.object(); r.member(); {
+		switch key := r.key(); {
 		case string(key) == "attributes":
 			attributes = true
-			d.attributes(e, place{index: index, attributes: true})
+			d.attributes(row)
 		case string(key) == d.spec.Label.Name:
 			label = true
-			at := place{index: index, name: d.spec.Label.Name}
-			v := d.value(e, &d.spec.Label, at)
-			e.Label = v.Text
+			e.Label = d.category(&d.spec.Label).Text
 		case string(key) == "id":
-			d.id(e, place{index: index, name: "id"})
+			e.ID = d.id()
 		default:
-			d.extra(e, index, key)
+			r.skip()
 		}
-	})
+	}
+	if r.err != nil {
+		return
+	}
 	if !attributes {
-		d.problem(e, place{index: index, attributes: true}, "missing", "Field required")
+		r.missing("attributes")
 	}
 	if !label {
-		d.problem(e, place{index: index, name: d.spec.Label.Name}, "missing", "Field required")
-	}
-	d.duplicate(e, place{index: index}, twice)
-}
-
-func (d *Decoder) extra(e *Event, index int, key []byte) {
-	if twice := d.reader.skip(); twice != nil {
-		d.duplicate(e, place{index: index, name: string(key)}, twice)
-	}
-}
-
-func (d *Decoder) duplicate(e *Event, at place, key []byte) {
-	if key != nil {
-		d.problem(e, at, "duplicate_key", "The key "+strconv.Quote(string(key))+" is given twice")
+		r.missing(d.spec.Label.Name)
 	}
 }
 
 // attributes reads the object that holds a row.
-func (d *Decoder) attributes(e *Event, at place) {
+func (d *Decoder) attributes(row Row) {
 	r := &d.reader
-	if r.next() != '{' {
-		r.skip()
-		d.problem(e, at, "model_attributes_type", notObject)
+	if r.peek() != '{' {
+		d.notObject()
 		return
 	}
 	clear(d.seen)
-	twice := r.object(func(key []byte) {
-		i, known := d.index[string(key)]
+	d.next = 0
+	for r.object(); r.member(); {
+		i, known := d.input(r.key())
 		if !known {
-			if within := r.skip(); within != nil {
-				d.duplicate(e, place{at.index, at.attributes, string(key)}, within)
-			}
-			return
+			r.skip()
+			continue
 		}
 		d.seen[i] = true
-		f := &d.spec.Inputs[i]
-		e.Row[i] = d.value(e, f, place{at.index, at.attributes, f.Name})
-	})
+		if f := &d.spec.Inputs[i]; f.Type == Category {
+			row[i] = d.category(f)
+		} else {
+			row[i] = d.number(f)
+		}
+	}
+	if r.err != nil {
+		return
+	}
 	for i, seen := range d.seen {
 		if !seen {
-			d.problem(e, place{at.index, at.attributes, d.spec.Inputs[i].Name}, "missing", "Field required")
+			r.missing(d.spec.Inputs[i].Name)
 		}
 	}
-	d.duplicate(e, at, twice)
 }
 
-// value reads a field's value and checks it.
-func (d *Decoder) value(e *Event, f *Field, at place) Value {
+// input finds an input by its name.
+func (d *Decoder) input(name []byte) (i int, known bool) {
+	if i = d.next; i >= len(d.spec.Inputs) || d.spec.Inputs[i].Name != string(name) {
+		if i, known = d.inputs[string(name)]; !known {
+			return 0, false
+		}
+	}
+	d.next = i + 1
+	return i, true
+}
+
+// category reads a category's value and checks it.
+func (d *Decoder) category(f *Field) Value {
 	r := &d.reader
-	b := r.next()
-	switch {
-	case b == 'n' && f.Nullable:
-		r.literal("null")
-		return Value{Null: true}
-	case f.Type == Category && b == '"':
+	switch b := r.peek(); {
+	case b == '"':
 		text := r.text()
 		if len(text) > f.MaxBytes {
-			d.problem(e, at, "string_too_long", fmt.Sprintf("String should have at most %d bytes", f.MaxBytes))
+			r.tooLong(f.MaxBytes)
 		}
 		return Value{Text: text}
-	case f.Type == Number && (b == '-' || '0' <= b && b <= '9'):
-		return d.number(e, f, at)
+	case b == 'n' && f.Nullable:
+		r.literal("null")
+	default:
+		d.notText()
 	}
-	within := r.skip()
-	if f.Type == Number {
-		d.problem(e, at, "float_type", "Input should be a valid number")
-	} else {
-		d.problem(e, at, "string_type", "Input should be a valid string")
-	}
-	d.duplicate(e, at, within)
 	return Value{Null: true}
 }
 
-func (d *Decoder) number(e *Event, f *Field, at place) Value {
-	v, ok := d.reader.number()
-	switch {
-	case !ok:
-		d.problem(e, at, "finite_number", "Input should be a finite number")
-	case v < f.Min:
-		d.problem(e, at, "greater_than_equal", "Input should be greater than or equal to "+shortest(f.Min))
-	case v > f.Max:
-		d.problem(e, at, "less_than_equal", "Input should be less than or equal to "+shortest(f.Max))
+// number reads a number's value and checks it.
+func (d *Decoder) number(f *Field) Value {
+	r := &d.reader
+	switch b := r.peek(); {
+	case beginsNumber(b):
+		v := d.double()
+		switch {
+		case v < f.Min:
+			r.wrong("greater_than_equal", "Input should be greater than or equal to "+shortest(f.Min))
+		case v > f.Max:
+			r.wrong("less_than_equal", "Input should be less than or equal to "+shortest(f.Max))
+		}
+		return Value{Num: v}
+	case b == 'n' && f.Nullable:
+		r.literal("null")
+	default:
+		r.wrong("float_type", "Input should be a valid number")
+		r.skip()
 	}
-	return Value{Num: v}
+	return Value{Null: true}
 }
 
-func shortest(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+// double reads a number, rounded to the nearest double. If there is none, it
+// reports that and returns NaN, which no bound holds against.
+func (d *Decoder) double() float64 {
+	r := &d.reader
+	text := r.numeral()
+	if r.err != nil {
+		return math.NaN()
+	}
+	if len(text) > maxNumeral {
+		r.wrong("number_too_long", fmt.Sprintf("Number should have at most %d characters", maxNumeral))
+		return math.NaN()
+	}
+	v, err := strconv.ParseFloat(string(text), 64) // the copy is on the stack
+	if err != nil {
+		r.wrong("finite_number", "Input should be a finite number")
+		return math.NaN()
+	}
+	if v == 0 {
+		return 0 // whatever its sign
+	}
+	return v
+}
 
 // id reads an event's own id; null is none.
-func (d *Decoder) id(e *Event, at place) {
+func (d *Decoder) id() []byte {
 	r := &d.reader
-	switch r.next() {
+	switch r.peek() {
+	case '"':
+		id := r.text()
+		if len(id) == 0 && r.err == nil {
+			r.wrong("string_too_short", "String should have at least 1 byte")
+		} else if len(id) > maxID {
+			r.tooLong(maxID)
+		}
+		return id
 	case 'n':
 		r.literal("null")
-	case '"':
-		if e.ID = r.text(); len(e.ID) == 0 || len(e.ID) > maxID {
-			d.problem(e, at, "id_length", fmt.Sprintf("An id should have 1 to %d bytes", maxID))
-		}
 	default:
-		within := r.skip()
-		d.problem(e, at, "string_type", "Input should be a valid string")
-		d.duplicate(e, at, within)
+		d.notText()
 	}
+	return nil
 }
 
-// AppendLearn appends a learn event as JSON: a row, a label and, if it is not
-// nil, the event's own id.
+func (r *reader) tooLong(most int) {
+	r.wrong("string_too_long", fmt.Sprintf("String should have at most %d bytes", most))
+}
+
+func (d *Decoder) notText() {
+	d.reader.wrong("string_type", "Input should be a valid string")
+	d.reader.skip()
+}
+
+func (d *Decoder) notObject() {
+	d.reader.wrong("model_attributes_type", "Input should be a valid dictionary or object to extract fields from")
+	d.reader.skip()
+}
+
+// AppendLearn appends a learn event as JSON: a row, a label and, unless it is
+// nil, the event's own id. The keys stand in the spec's order, so equal
+// events have equal bytes. It does not check: Learn refuses what is not UTF-8
+// or not finite, and what the spec does not allow.
 func AppendLearn(dst []byte, s *Spec, row Row, label, id []byte) []byte {
 	dst = append(dst, `{"attributes":{`...)
 	for i := range s.Inputs {
@@ -339,21 +391,4 @@ func AppendLearn(dst []byte, s *Spec, row Row, label, id []byte) []byte {
 		dst = appendText(append(dst, `,"id":`...), string(id))
 	}
 	return append(dst, '}')
-}
-
-func appendText(dst []byte, text string) []byte {
-	quoted, err := json.Marshal(text)
-	if err != nil {
-		panic(err) // texts always marshal
-	}
-	return append(dst, quoted...)
-}
-
-// appendNumber writes the shortest digits that read back as the same double.
-func appendNumber(dst []byte, v float64) []byte {
-	format := byte('f')
-	if abs := math.Abs(v); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
-		format = 'e'
-	}
-	return strconv.AppendFloat(dst, v, format, -1, 64)
 }

@@ -2,55 +2,135 @@ package model
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 	"unicode/utf8"
-	"unsafe"
 )
 
 // The JSON reader is the project's own, for what it accepts is part of the
-// replicated semantics: a library's next version must not turn an event that
-// one replica rejected into one that another learns. It follows RFC 8259
-// strictly, and refuses duplicate keys, invalid UTF-8 and lone surrogates.
+// replicated semantics: the next version of a library must not turn an event
+// that one replica rejected into one that another learns. It is strict
+// RFC 8259, and refuses what the RFC leaves open: keys that come twice,
+// invalid UTF-8, halves of surrogate pairs, deep nesting.
+//
+// There are two sorts of trouble. A syntax error ends the reading, and the
+// whole text is bad. A problem is noted with its place, and reading goes on:
+// only the event that has it is bad.
 
+// Limits of a JSON text.
 const (
-	maxDepth   = 32  // of nested values
-	maxKeys    = 256 // of one object
-	maxDigits  = 400 // characters of a number
-	maxProblem = 64  // problems reported of one message
+	maxDepth    = 32  // arrays and objects in each other, the outermost included
+	maxKeys     = 256 // of one object; keys are compared with each other
+	maxNumeral  = 400 // characters of a field's number; 1e308 in full has 309
+	maxProblems = 64  // listed of one text, see report
+	maxShownKey = 64  // bytes of a stranger's key in a Loc
 )
 
-// reader scans a JSON text once, from left to right.
+// reader reads a JSON text once, from left to right, without allocating as
+// long as it is good. Objects and arrays are read by
+//
+//	for r.object(); r.member(); { /* r.key(), then read the value */ }
+//	for r.array(); r.element(); { /* read the value */ }
+//
+// The body must read exactly one value. After a syntax error every loop ends.
 type reader struct {
-	data    []byte
-	pos     int
-	depth   int
-	scratch []byte   // texts that had escapes; grows, so that views stay valid
-	keys    [][]byte // the keys of the open objects, innermost last
-	err     *Problem // the syntax error that ended the reading
+	data []byte
+	pos  int
+	err  *Problem // the syntax error that ended the reading
+
+	// open are the objects and arrays around the value being read, outermost
+	// first: the way to it.
+	open    []container
+	keys    [][]byte // of the open objects, one after the other
+	scratch []byte   // texts that had escapes; never moves, for they are views of it
+
+	problems []Problem // of the event being read
+	root     int       // how many containers are around that event
+	reported int       // problems of the whole text
+}
+
+// container is an object or array that is being read.
+type container struct {
+	object bool
+	size   int    // values begun so far; an array's index is size-1
+	key    []byte // an object's present key
+	keys   int    // where an object's keys begin in reader.keys
 }
 
 func (r *reader) reset(data []byte) {
-	r.data, r.pos, r.depth, r.err = data, 0, 0, nil
-	r.scratch, r.keys = r.scratch[:0], r.keys[:0]
+	r.data, r.pos, r.err = data, 0, nil
+	r.open, r.keys, r.scratch = r.open[:0], r.keys[:0], r.scratch[:0]
+	r.problems, r.root, r.reported = nil, 0, 0
 	if cap(r.scratch) < len(data) {
-		// Unescaped text is never longer than its source, so nothing
-		// appended later moves what a view points at.
+		// A text is never longer than its source, so no append ever moves
+		// what the views point at.
 		r.scratch = make([]byte, 0, len(data))
 	}
 }
 
-// fail records a syntax error; everything after it reads as the end.
-func (r *reader) fail(msg string) {
+// fail records the syntax error; everything after it reads as the end.
+func (r *reader) fail(expected string) {
 	if r.err == nil {
-		r.err = &Problem{Loc: []any{r.pos}, Msg: fmt.Sprintf("Invalid JSON: %s at byte %d", msg, r.pos), Type: "json_invalid"}
+		r.err = &Problem{
+			Loc:  []any{r.pos},
+			Msg:  fmt.Sprintf("Invalid JSON: expected %s at byte %d", expected, r.pos),
+			Type: "json_invalid",
+		}
 	}
 	r.pos = len(r.data)
 }
 
-// next skips white space and returns the byte that begins the next token, 0
-// at the end.
-func (r *reader) next() byte {
+// report notes a problem at a place. A text's first 64 are listed; past them,
+// an event has its first one and then one that stands for its others, so that
+// each bad event is known as bad and an answer stays small.
+func (r *reader) report(loc []any, kind, msg string) {
+	r.reported++
+	if r.reported > maxProblems && len(r.problems) > 0 {
+		if r.problems[len(r.problems)-1].Type == "too_many_problems" {
+			return
+		}
+		loc, kind = place(r.open[:r.root]), "too_many_problems"
+		msg = fmt.Sprintf("There are more problems; the first %d of a message are listed", maxProblems)
+	}
+	r.problems = append(r.problems, Problem{Loc: loc, Msg: msg, Type: kind})
+}
+
+// wrong reports a problem of the value being read.
+func (r *reader) wrong(kind, msg string) { r.report(place(r.open), kind, msg) }
+
+// missing reports a key that the value being read lacks.
+func (r *reader) missing(key string) {
+	r.report(append(place(r.open), key), "missing", "Field required")
+}
+
+// place is the way to a value: keys and indexes.
+func place(open []container) []any {
+	loc := make([]any, 0, len(open)+1)
+	for i := range open {
+		if open[i].object {
+			loc = append(loc, shown(open[i].key))
+		} else {
+			loc = append(loc, open[i].size-1)
+		}
+	}
+	return loc
+}
+
+// shown is a key as a Loc names it. A spec's own names fit; a stranger's may
+// be as long as the message, and is cut.
+func shown(key []byte) string {
+	if len(key) <= maxShownKey {
+		return string(key)
+	}
+	end := maxShownKey
+	for !utf8.RuneStart(key[end]) {
+		end--
+	}
+	return string(key[:end]) + "…"
+}
+
+// peek skips white space and returns the byte that begins the next token, or
+// 0 at the end. A NUL in the text begins no token either.
+func (r *reader) peek() byte {
 	for r.pos < len(r.data) {
 		switch b := r.data[r.pos]; b {
 		case ' ', '\t', '\n', '\r':
@@ -62,108 +142,122 @@ func (r *reader) next() byte {
 	return 0
 }
 
-// take consumes a byte that must be next.
-func (r *reader) take(b byte) bool {
-	if r.next() != b {
-		r.fail("expected " + strconv.QuoteRune(rune(b)))
-		return false
-	}
-	r.pos++
-	return true
-}
-
 // end checks that nothing follows the value.
 func (r *reader) end() {
-	if r.next() != 0 || r.pos < len(r.data) {
-		r.fail("expected nothing after the value")
+	if r.peek(); r.pos < len(r.data) {
+		r.fail("the end")
 	}
 }
 
-// more begins or continues a list that closes with a byte: false once closed.
-func (r *reader) more(first bool, closing byte) bool {
-	if r.next() == closing {
-		r.pos++
-		return false
+// object enters an object, whose brace is next.
+func (r *reader) object() { r.enter(container{object: true, keys: len(r.keys)}) }
+
+// array enters an array, whose bracket is next.
+func (r *reader) array() { r.enter(container{}) }
+
+func (r *reader) enter(c container) {
+	if len(r.open) == maxDepth {
+		r.fail(fmt.Sprintf("at most %d arrays and objects in each other", maxDepth))
+		return
 	}
-	if !first && !r.take(',') {
-		return false
-	}
-	if !first && r.next() == closing {
-		r.fail("expected a value after the comma")
-	}
-	return r.err == nil
+	r.pos++
+	r.open = append(r.open, c)
 }
 
-func (r *reader) enter() bool {
-	if r.depth++; r.depth > maxDepth {
-		r.fail(fmt.Sprintf("expected at most %d nested values", maxDepth))
+// member steps to the next value of an object, past its key, and leaves the
+// object at its end.
+func (r *reader) member() bool {
+	if !r.more('}') {
+		return false
+	}
+	if r.peek() != '"' {
+		r.fail("a key in double quotes")
+		return false
+	}
+	key := r.text()
+	if r.peek() != ':' {
+		r.fail("a colon")
 		return false
 	}
 	r.pos++
+	c := &r.open[len(r.open)-1]
+	c.key = key
+	r.distinct(c)
 	return true
 }
 
-// object reads an object and calls field at each of its values, which it
-// must consume. It returns the first key that came twice, if any did; field
-// is called for it all the same.
-func (r *reader) object(field func(key []byte)) (twice []byte) {
-	if !r.enter() {
-		return nil
+// key is the key of the value being read. It is valid as long as the text.
+func (r *reader) key() []byte { return r.open[len(r.open)-1].key }
+
+// distinct reports a key that its object had before. An object with too many
+// keys is reported once, and its further keys are not compared.
+func (r *reader) distinct(c *container) {
+	if c.size > maxKeys {
+		if c.size == maxKeys+1 {
+			r.report(place(r.open[:len(r.open)-1]), "too_many_keys", fmt.Sprintf("Object should have at most %d keys", maxKeys))
+		}
+		return
 	}
-	base := len(r.keys)
-	for first := true; r.more(first, '}'); first = false {
-		key := r.text()
-		if !r.take(':') {
-			break
-		}
-		for _, other := range r.keys[base:] {
-			if twice == nil && string(other) == string(key) {
-				twice = key
-			}
-		}
-		if len(r.keys)-base == maxKeys {
-			r.fail(fmt.Sprintf("expected at most %d keys in an object", maxKeys))
-			break
-		}
-		r.keys = append(r.keys, key)
-		field(key)
-		if r.err != nil {
-			break
+	for _, earlier := range r.keys[c.keys:] {
+		if string(earlier) == string(c.key) {
+			r.wrong("duplicate_key", "Key should be given once")
+			return
 		}
 	}
-	r.keys = r.keys[:base]
-	r.depth--
-	return twice
+	r.keys = append(r.keys, c.key)
 }
 
-// skip reads a value that nobody wants. It returns the first key that came
-// twice in any object within.
-func (r *reader) skip() (twice []byte) {
-	switch b := r.next(); {
+// element steps to the next value of an array, and leaves it at its end.
+func (r *reader) element() bool { return r.more(']') }
+
+// more steps over the comma before the next value, or over the closing byte.
+func (r *reader) more(closing byte) bool {
+	if r.err != nil {
+		return false
+	}
+	c := &r.open[len(r.open)-1]
+	switch b := r.peek(); {
+	case b == closing:
+		r.leave(c)
+		return false
+	case c.size > 0 && b == ',':
+		r.pos++
+		if r.peek() == closing {
+			r.fail("a value after the comma")
+			return false
+		}
+	case c.size > 0:
+		r.fail("a comma or " + strconv.QuoteRune(rune(closing)))
+		return false
+	}
+	c.size++
+	return true
+}
+
+func (r *reader) leave(c *container) {
+	r.pos++
+	if c.object {
+		r.keys = r.keys[:c.keys]
+	}
+	r.open = r.open[:len(r.open)-1]
+}
+
+// skip reads a value that nobody wants. It is checked all the same, keys that
+// come twice included.
+func (r *reader) skip() {
+	switch b := r.peek(); {
 	case b == '{':
-		var within []byte
-		twice = r.object(func([]byte) {
-			if found := r.skip(); within == nil {
-				within = found
-			}
-		})
-		if twice == nil {
-			twice = within
+		for r.object(); r.member(); {
+			r.skip()
 		}
 	case b == '[':
-		if !r.enter() {
-			return nil
+		for r.array(); r.element(); {
+			r.skip()
 		}
-		for first := true; r.more(first, ']'); first = false {
-			if found := r.skip(); twice == nil {
-				twice = found
-			}
-		}
-		r.depth--
 	case b == '"':
 		r.text()
-	case b == '-' || '0' <= b && b <= '9':
-		r.digits()
+	case beginsNumber(b):
+		r.numeral()
 	case b == 't':
 		r.literal("true")
 	case b == 'f':
@@ -171,84 +265,69 @@ func (r *reader) skip() (twice []byte) {
 	case b == 'n':
 		r.literal("null")
 	default:
-		r.fail("expected a value")
+		r.fail("a value")
 	}
-	return twice
 }
 
+// literal reads a word whose first byte is next.
 func (r *reader) literal(word string) {
 	if len(r.data)-r.pos < len(word) || string(r.data[r.pos:r.pos+len(word)]) != word {
-		r.fail("expected " + word)
+		r.fail(word)
 		return
 	}
 	r.pos += len(word)
 }
 
-// number reads a number; ok is false if no double is near it.
-func (r *reader) number() (v float64, ok bool) {
-	digits := r.digits()
-	if r.err != nil {
-		return 0, false
-	}
-	// ParseFloat keeps nothing of its argument, so a view of the input spares
-	// a copy. It rounds to the nearest double on every CPU.
-	v, err := strconv.ParseFloat(unsafe.String(&digits[0], len(digits)), 64)
-	if err != nil || math.IsInf(v, 0) {
-		return 0, false
-	}
-	return v + 0, true // -0 is 0
-}
+func beginsNumber(b byte) bool { return b == '-' || '0' <= b && b <= '9' }
 
-// digits reads a number's text.
-func (r *reader) digits() []byte {
+// numeral reads a number's text, which is next.
+func (r *reader) numeral() []byte {
 	start := r.pos
-	at := func() byte {
-		if r.pos < len(r.data) {
-			return r.data[r.pos]
-		}
-		return 0
-	}
-	run := func() {
-		if b := at(); b < '0' || b > '9' {
-			r.fail("expected a digit")
-			return
-		}
-		for b := at(); '0' <= b && b <= '9'; b = at() {
-			r.pos++
-		}
-	}
-	if at() == '-' {
+	if r.data[r.pos] == '-' {
 		r.pos++
 	}
-	if at() == '0' {
-		r.pos++
+	if r.at() == '0' {
+		r.pos++ // and no digit may follow
 	} else {
-		run()
+		r.digits()
 	}
-	if at() == '.' {
+	if r.at() == '.' {
 		r.pos++
-		run()
+		r.digits()
 	}
-	if b := at(); b == 'e' || b == 'E' {
+	if r.at()|0x20 == 'e' {
 		r.pos++
-		if b := at(); b == '+' || b == '-' {
+		if sign := r.at(); sign == '+' || sign == '-' {
 			r.pos++
 		}
-		run()
-	}
-	if r.err == nil && r.pos-start > maxDigits {
-		r.pos = start
-		r.fail(fmt.Sprintf("expected a number of at most %d characters", maxDigits))
+		r.digits()
 	}
 	return r.data[start:r.pos]
 }
 
-// text reads a string and returns it without its escapes: a view of the
-// input, or of the scratch.
-func (r *reader) text() []byte {
-	if !r.take('"') {
-		return nil
+// at is the byte at the position, 0 at the end.
+func (r *reader) at() byte {
+	if r.pos < len(r.data) {
+		return r.data[r.pos]
 	}
+	return 0
+}
+
+// digits reads one digit or more.
+func (r *reader) digits() {
+	start := r.pos
+	for r.pos < len(r.data) && r.data[r.pos]-'0' <= 9 {
+		r.pos++
+	}
+	if r.pos == start {
+		r.fail("a digit")
+	}
+}
+
+// text reads a string, whose quote is next, and returns it without its
+// escapes: a view of the input or of the scratch.
+func (r *reader) text() []byte {
+	r.pos++
 	start := r.pos
 	for r.pos < len(r.data) {
 		switch b := r.data[r.pos]; {
@@ -257,32 +336,31 @@ func (r *reader) text() []byte {
 			return r.data[start : r.pos-1 : r.pos-1]
 		case b == '\\':
 			return r.escaped(start)
+		case ' ' <= b && b < utf8.RuneSelf:
+			r.pos++
 		default:
-			r.char(b)
+			r.rune()
 		}
 	}
-	r.fail("expected the end of a string")
+	r.fail("the end of a string")
 	return nil
 }
 
-// char steps over one unescaped character.
-func (r *reader) char(b byte) {
-	switch {
-	case b < ' ':
-		r.fail("expected no control character in a string")
-	case b < utf8.RuneSelf:
-		r.pos++
-	default:
-		c, size := utf8.DecodeRune(r.data[r.pos:])
-		if c == utf8.RuneError && size == 1 {
-			r.fail("expected UTF-8")
-			return
-		}
-		r.pos += size
+// rune steps over a character that is not plain ASCII.
+func (r *reader) rune() {
+	if r.data[r.pos] < ' ' {
+		r.fail("no control character in a string")
+		return
 	}
+	c, size := utf8.DecodeRune(r.data[r.pos:])
+	if c == utf8.RuneError && size == 1 {
+		r.fail("UTF-8")
+		return
+	}
+	r.pos += size
 }
 
-// escaped reads the rest of a string that has an escape.
+// escaped reads the rest of a string from its first escape on.
 func (r *reader) escaped(start int) []byte {
 	from := len(r.scratch)
 	r.scratch = append(r.scratch, r.data[start:r.pos]...)
@@ -293,65 +371,74 @@ func (r *reader) escaped(start int) []byte {
 			return r.scratch[from:len(r.scratch):len(r.scratch)]
 		case b == '\\':
 			r.escape()
+		case ' ' <= b && b < utf8.RuneSelf:
+			r.scratch = append(r.scratch, b)
+			r.pos++
 		default:
 			at := r.pos
-			r.char(b)
-			r.scratch = append(r.scratch, r.data[at:r.pos]...)
-		}
-		if r.err != nil {
-			return nil
+			if r.rune(); r.err == nil {
+				r.scratch = append(r.scratch, r.data[at:r.pos]...)
+			}
 		}
 	}
-	r.fail("expected the end of a string")
+	r.fail("the end of a string")
 	return nil
 }
 
-// simple are the escapes of one letter, by pairs.
-const simple = "\"\"\\\\//b\bf\fn\nr\rt\t"
-
+// escape reads a backslash and what it stands for.
 func (r *reader) escape() {
-	if r.pos+1 >= len(r.data) {
-		r.fail("expected an escape")
-		return
+	var plain byte
+	if r.pos+1 < len(r.data) {
+		plain = r.data[r.pos+1]
 	}
-	if r.data[r.pos+1] == 'u' {
+	switch plain {
+	case 'u':
 		r.unicode()
 		return
+	case '"', '\\', '/':
+	case 'b':
+		plain = '\b'
+	case 'f':
+		plain = '\f'
+	case 'n':
+		plain = '\n'
+	case 'r':
+		plain = '\r'
+	case 't':
+		plain = '\t'
+	default:
+		r.fail(`an escape: \" \\ \/ \b \f \n \r \t or \u`)
+		return
 	}
-	for i := 0; i < len(simple); i += 2 {
-		if simple[i] == r.data[r.pos+1] {
-			r.scratch = append(r.scratch, simple[i+1])
-			r.pos += 2
-			return
-		}
-	}
-	r.fail("expected an escape")
+	r.scratch = append(r.scratch, plain)
+	r.pos += 2
 }
 
-// unicode reads \uXXXX, and its second half where the first is a surrogate.
+// unicode reads \uXXXX, or two of them that are one character together.
 func (r *reader) unicode() {
 	c, ok := r.hex(r.pos)
+	size := len(`\uXXXX`)
 	if ok && 0xd800 <= c && c < 0xdc00 {
-		if low, paired := r.hex(r.pos + 6); paired && 0xdc00 <= low && low < 0xe000 {
-			r.scratch = utf8.AppendRune(r.scratch, 0x10000+(c-0xd800)<<10+(low-0xdc00))
-			r.pos += 12
-			return
+		low, paired := r.hex(r.pos + size)
+		if ok = paired && 0xdc00 <= low && low < 0xe000; ok {
+			c, size = 0x10000+(c-0xd800)<<10+(low-0xdc00), 2*size
 		}
+	} else if 0xdc00 <= c && c < 0xe000 {
+		ok = false
 	}
-	if !ok || 0xd800 <= c && c < 0xe000 {
-		r.fail("expected an escape of a whole character")
+	if !ok {
+		r.fail("four hexadecimal digits of a whole character")
 		return
 	}
 	r.scratch = utf8.AppendRune(r.scratch, c)
-	r.pos += 6
+	r.pos += size
 }
 
 // hex reads the \uXXXX at a position.
-func (r *reader) hex(at int) (rune, bool) {
+func (r *reader) hex(at int) (c rune, ok bool) {
 	if at+6 > len(r.data) || r.data[at] != '\\' || r.data[at+1] != 'u' {
 		return 0, false
 	}
-	var c rune
 	for _, b := range r.data[at+2 : at+6] {
 		switch {
 		case '0' <= b && b <= '9':
@@ -365,4 +452,33 @@ func (r *reader) hex(at int) (rune, bool) {
 		}
 	}
 	return c, true
+}
+
+// appendText appends a text as a JSON string. It escapes what JSON demands
+// and nothing else, so that the bytes never depend on a library. What is not
+// UTF-8 stays as it is, to be refused by the reader rather than changed.
+func appendText(dst []byte, text string) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	for i := range len(text) {
+		switch b := text[i]; {
+		case b == '"' || b == '\\':
+			dst = append(dst, '\\', b)
+		case b < ' ':
+			dst = append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
+		default:
+			dst = append(dst, b)
+		}
+	}
+	return append(dst, '"')
+}
+
+// appendNumber appends the fewest digits that read back as the same double,
+// as JSON unless it is not finite.
+func appendNumber(dst []byte, v float64) []byte {
+	format := byte('f')
+	if v != 0 && (-1e-6 < v && v < 1e-6 || v >= 1e21 || v <= -1e21) {
+		format = 'e'
+	}
+	return strconv.AppendFloat(dst, v, format, -1, 64)
 }

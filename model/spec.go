@@ -2,20 +2,24 @@ package model
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// Semantics is the version of River whose quirks the fold reproduces.
+// Semantics is the version of River whose quirks the fold reproduces. A spec
+// that names none has this one.
 const Semantics = "river-0.26"
 
 // FieldType is the type of an input or of the label.
@@ -32,35 +36,36 @@ type Field struct {
 	Name      string
 	Type      FieldType
 	Nullable  bool
-	Min, Max  float64 // of a number, inclusive; ∓Inf where not given
-	MaxValues int     // of a category: how many different values are learned
-	MaxBytes  int     // of a category: the longest value
+	Min, Max  float64 // of a number, inclusive; -Inf and +Inf where not given
+	MaxValues int     // of a category: how many different values are learned; 64 where not given
+	MaxBytes  int     // of a category: the longest value, unescaped; 64 where not given
 }
 
-// Step is one of River's classes with its keywords; only the class's own are
-// set.
+// Step is one of River's classes. Only the class's own keywords are set, with
+// River's defaults where the spec is silent.
 type Step struct {
 	Class     string
 	Line      int      // in the YAML, for errors; no part of the contract
-	Columns   []string // Select
-	Branches  [][]Step // union: each a list, River's |
-	DropFirst bool     // OneHotEncoder
-	Imputes   []Impute // StatImputer, in the declared order
-	WithStd   bool     // StandardScaler
-	Alpha     float64  // MultinomialNB
+	Columns   []string // Select, in the declared order
+	Branches  [][]Step // union: each branch is a list, River's |
+	DropFirst bool     // OneHotEncoder(drop_first=False)
+	Imputes   []Impute // StatImputer, by column: a YAML mapping has no order
+	WithStd   bool     // StandardScaler(with_std=True)
+	Alpha     float64  // MultinomialNB(alpha=1)
 }
 
-// Impute says what a StatImputer puts in place of a column's nulls.
+// Impute says what a StatImputer puts in the place of a column's nulls.
 type Impute struct {
 	Column string
 	Stat   string // Mean or Mode
 }
 
-// Spec declares a model: what goes in, what comes out, and the pipeline.
+// Spec declares a model: what goes in, what comes out, and the pipeline
+// between. Whether the pipeline's steps fit each other is for New to say.
 type Spec struct {
 	Name        string
 	Semantics   string
-	Inputs      []Field // in the declared order, which is that of rows
+	Inputs      []Field // in the declared order, which is that of a Row
 	Label       Field
 	DedupWindow int // ids remembered
 	Pipeline    []Step
@@ -70,17 +75,18 @@ type Spec struct {
 //go:embed penguins.yaml penguins-gaussian.yaml
 var shipped embed.FS
 
-// ShippedSpecs are the names of the specs that come with Lockstep.
+// ShippedSpecs are the names of the specs that come with Lockstep; the first
+// is the default.
 func ShippedSpecs() []string { return []string{"penguins", "penguins-gaussian"} }
 
-// ShippedSpec is a spec that comes with Lockstep.
+// ShippedSpec is a spec that comes with Lockstep, by its name.
 func ShippedSpec(name string) (*Spec, bool) {
 	if !slices.Contains(ShippedSpecs(), name) {
 		return nil, false
 	}
 	data, err := shipped.ReadFile(name + ".yaml")
 	if err != nil {
-		panic(err)
+		panic(err) // it is embedded
 	}
 	s, err := ParseSpec(data)
 	if err != nil {
@@ -95,239 +101,375 @@ func DefaultSpec() *Spec {
 	return s
 }
 
-// Limits of a spec.
+// Limits of a spec. Its bytes and nesting are bounded because a genesis
+// message brings one from outside.
 const (
 	maxSpecBytes  = 64 << 10
+	maxSpecDepth  = 32 // of nested YAML
 	maxInputs     = 256
 	maxNameBytes  = 64
 	maxValues     = 1 << 16
 	maxBytes      = 4096
 	maxWindow     = 1 << 20
-	maxSpecDepth  = 16
 	defaultWindow = 1 << 16
+	defaultValues = 64
+	defaultBytes  = 64
 )
 
 var modelName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 
-// ParseSpec reads a spec. The error names every problem, each with its line.
+// numeral is how a spec may spell a number: JSON's way. YAML's others (010,
+// 0x10, 1_000, .inf) mean different things to different readers.
+var numeral = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
+
+// The classes of a pipeline. Those of argumentKeywords take keywords; Select,
+// union and StatImputer read their argument in their own way.
+var (
+	classes          = []string{"Select", "union", "OneHotEncoder", "StatImputer", "StandardScaler", "MultinomialNB", "GaussianNB"}
+	stats            = []string{"Mean", "Mode"}
+	argumentKeywords = map[string][]string{
+		"OneHotEncoder":  {"drop_first"},
+		"StandardScaler": {"with_std"},
+		"MultinomialNB":  {"alpha"},
+		"GaussianNB":     {},
+	}
+)
+
+// ParseSpec reads a spec and fills in the defaults. The error names every
+// problem, each with its line; a text that is not YAML has the first only.
 func ParseSpec(data []byte) (*Spec, error) {
 	if len(data) > maxSpecBytes {
 		return nil, fmt.Errorf("the spec has %d bytes, the most is %d", len(data), maxSpecBytes)
 	}
-	var doc yaml.Node
+	var doc, second yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	if err := decoder.Decode(&doc); err != nil {
+	if err := decoder.Decode(&doc); errors.Is(err, io.EOF) {
+		return nil, errors.New("the spec is empty")
+	} else if err != nil {
 		return nil, fmt.Errorf("the spec is not YAML: %w", err)
 	}
-	if err := decoder.Decode(new(yaml.Node)); err == nil {
-		return nil, errors.New("the spec holds more than one YAML document")
+	if err := decoder.Decode(&second); err == nil {
+		return nil, fmt.Errorf("line %d: the spec holds more than one YAML document", second.Line)
+	} else if !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("the spec is not YAML: %w", err)
 	}
 	p := &specParser{}
+	if !p.plain(doc.Content[0], 1) {
+		return nil, p.err()
+	}
 	s := p.spec(doc.Content[0])
 	s.YAML = bytes.Clone(data)
-	if len(p.problems) > 0 {
-		return nil, fmt.Errorf("the spec is not valid:\n  %s", strings.Join(p.problems, "\n  "))
+	if err := p.err(); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
 
 // specParser walks the YAML and collects all problems.
-type specParser struct {
-	problems []string
-	depth    int
+type specParser struct{ problems []specProblem }
+
+type specProblem struct {
+	line int
+	msg  string
 }
 
+// fail records a problem. An alias has had its own already, so whatever else
+// seems wrong with it is no news.
 func (p *specParser) fail(n *yaml.Node, format string, args ...any) {
-	p.problems = append(p.problems, fmt.Sprintf("line %d: %s", n.Line, fmt.Sprintf(format, args...)))
+	if n.Kind != yaml.AliasNode {
+		p.problems = append(p.problems, specProblem{n.Line, fmt.Sprintf(format, args...)})
+	}
 }
 
-// pair is an entry of a YAML mapping.
-type pair struct{ key, value *yaml.Node }
-
-// mapping returns a mapping's entries in their order. Keys are texts, known
-// where known is given, and none comes twice.
-func (p *specParser) mapping(n *yaml.Node, what string, known ...string) []pair {
-	if n.Kind != yaml.MappingNode {
-		p.fail(n, "%s must be a mapping, as in {key: value}", what)
+// err is all problems in the order of their lines, or nil.
+func (p *specParser) err() error {
+	if len(p.problems) == 0 {
 		return nil
 	}
-	var out []pair
-	seen := map[string]bool{}
+	slices.SortStableFunc(p.problems, func(a, b specProblem) int { return cmp.Compare(a.line, b.line) })
+	var b strings.Builder
+	b.WriteString("the spec is not valid:")
+	for _, problem := range p.problems {
+		fmt.Fprintf(&b, "\n  line %d: %s", problem.line, problem.msg)
+	}
+	return errors.New(b.String())
+}
+
+// plain refuses the parts of YAML that make a text mean something else than
+// it shows: anchors, aliases and tags. It reports whether the nesting is
+// shallow enough to be walked.
+func (p *specParser) plain(n *yaml.Node, depth int) bool {
+	if depth > maxSpecDepth {
+		p.fail(n, "nested deeper than %d", maxSpecDepth)
+		return false
+	}
+	switch {
+	case n.Kind == yaml.AliasNode:
+		p.problems = append(p.problems, specProblem{n.Line, "aliases (*" + n.Value + ") are not read; write the value out"})
+	case n.Anchor != "":
+		p.fail(n, "anchors (&%s) are not read; write the value out where it is needed", n.Anchor)
+	case n.Style&yaml.TaggedStyle != 0:
+		p.fail(n, "tags (%s) are not read", n.Tag)
+	}
+	for _, child := range n.Content {
+		if !p.plain(child, depth+1) {
+			return false
+		}
+	}
+	return true
+}
+
+// mapping is a YAML mapping whose keys are distinct and known.
+type mapping struct {
+	node    *yaml.Node
+	what    string
+	entries []entry // in their order
+}
+
+type entry struct{ key, value *yaml.Node }
+
+// find returns a key's value, or nil.
+func (m mapping) find(key string) *yaml.Node {
+	for _, e := range m.entries {
+		if e.key.Value == key {
+			return e.value
+		}
+	}
+	return nil
+}
+
+// mapping reads a mapping; known lists its keys, nil lets any pass.
+func (p *specParser) mapping(n *yaml.Node, what string, known []string) (mapping, bool) {
+	m := mapping{node: n, what: what}
+	if n.Kind != yaml.MappingNode {
+		p.fail(n, "%s must be a mapping, as in {key: value}", what)
+		return m, false
+	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		switch {
 		case key.Kind != yaml.ScalarNode:
 			p.fail(key, "%s: a key must be a text", what)
-		case seen[key.Value]:
-			p.fail(key, "%s: %s is given twice", what, key.Value)
-		case len(known) > 0 && !slices.Contains(known, key.Value):
-			p.fail(key, "%s: %s is not known here; known are %s", what, key.Value, strings.Join(known, ", "))
+		case m.find(key.Value) != nil:
+			p.fail(key, "%s: %q is given twice", what, key.Value)
+		case known != nil && !slices.Contains(known, key.Value):
+			p.fail(key, "%s: %q is not known here; known: %s", what, key.Value, list(known))
 		default:
-			seen[key.Value] = true
-			out = append(out, pair{key, n.Content[i+1]})
+			m.entries = append(m.entries, entry{key, n.Content[i+1]})
 		}
 	}
-	return out
+	return m, true
+}
+
+func list(known []string) string {
+	if len(known) == 0 {
+		return "none"
+	}
+	return strings.Join(known, ", ")
+}
+
+// need returns the value of a key that must be there, or nil.
+func (p *specParser) need(m mapping, key string) *yaml.Node {
+	v := m.find(key)
+	if v == nil {
+		p.fail(m.node, "%s: %s is missing", m.what, key)
+	}
+	return v
 }
 
 func (p *specParser) text(n *yaml.Node, what string) string {
-	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" {
 		p.fail(n, "%s must be a text", what)
 		return ""
 	}
 	return n.Value
 }
 
+// choice reads one of a few words; another gives "".
+func (p *specParser) choice(n *yaml.Node, what string, known []string) string {
+	if n.Kind == yaml.ScalarNode && slices.Contains(known, n.Value) {
+		return n.Value
+	}
+	p.fail(n, "%s: %q is not known; known: %s%s", what, n.Value, list(known), hint(n.Value, known))
+	return ""
+}
+
 func (p *specParser) boolean(n *yaml.Node, what string) bool {
-	var v bool
-	if n.Kind != yaml.ScalarNode || n.Decode(&v) != nil {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" {
 		p.fail(n, "%s must be true or false", what)
 	}
-	return v
+	return strings.EqualFold(n.Value, "true")
+}
+
+// double reads a number. What overflows a double is not one, and -0 is 0.
+func (p *specParser) double(n *yaml.Node, what string) (v float64, ok bool) {
+	plain := n.Kind == yaml.ScalarNode && n.Style == 0 && numeral.MatchString(n.Value)
+	v, err := strconv.ParseFloat(n.Value, 64)
+	if !plain || err != nil {
+		p.fail(n, "%s must be a number, as in 10, 2.5 or 1e6", what)
+		return 0, false
+	}
+	if v == 0 {
+		return 0, true
+	}
+	return v, true
 }
 
 func (p *specParser) number(n *yaml.Node, what string) float64 {
-	v, err := strconv.ParseFloat(n.Value, 64)
-	if n.Kind != yaml.ScalarNode || err != nil || math.IsInf(v, 0) || math.IsNaN(v) {
-		p.fail(n, "%s must be a number", what)
-		return 0
-	}
-	return v + 0 // -0 is 0
+	v, _ := p.double(n, what)
+	return v
 }
 
-func (p *specParser) integer(n *yaml.Node, what string, least, most int) int {
-	v, err := strconv.Atoi(n.Value)
-	if n.Kind != yaml.ScalarNode || err != nil || v < least || v > most {
+// whole reads a whole number, in whatever spelling: 1e3 is 1000.
+func (p *specParser) whole(n *yaml.Node, what string, least, most int) int {
+	v, ok := p.double(n, what)
+	if ok && (v != math.Trunc(v) || v < float64(least) || v > float64(most)) {
 		p.fail(n, "%s must be a whole number from %d to %d", what, least, most)
 		return least
 	}
-	return v
+	return int(v)
 }
 
 func (p *specParser) spec(n *yaml.Node) *Spec {
 	s := &Spec{Semantics: Semantics, DedupWindow: defaultWindow}
-	found := map[string]bool{}
-	for _, e := range p.mapping(n, "the spec", "name", "semantics", "input", "label", "dedup", "pipeline") {
-		found[e.key.Value] = true
-		switch e.key.Value {
-		case "name":
-			if s.Name = p.text(e.value, "name"); !modelName.MatchString(s.Name) {
-				p.fail(e.value, "name must be a small letter and then at most 31 small letters, digits and hyphens; it begins every subject")
-			}
-		case "semantics":
-			if s.Semantics = p.text(e.value, "semantics"); s.Semantics != Semantics {
-				p.fail(e.value, "semantics %s is not known; this program has %s", s.Semantics, Semantics)
-			}
-		case "input":
-			s.Inputs = p.inputs(e.value)
-		case "label":
-			s.Label = p.label(e.value)
-		case "dedup":
-			for _, d := range p.mapping(e.value, "dedup", "window") {
-				s.DedupWindow = p.integer(d.value, "dedup.window", 0, maxWindow)
-			}
-		case "pipeline":
-			s.Pipeline = p.steps(e.value, "pipeline")
+	m, ok := p.mapping(n, "the spec", []string{"name", "semantics", "input", "label", "dedup", "pipeline"})
+	if !ok {
+		return s
+	}
+	if v := p.need(m, "name"); v != nil {
+		if s.Name = p.text(v, "name"); !modelName.MatchString(s.Name) {
+			p.fail(v, "name must be a small letter, then up to 31 small letters, digits and hyphens: it begins every subject")
 		}
 	}
-	for _, key := range []string{"name", "input", "label", "pipeline"} {
-		if !found[key] {
-			p.fail(n, "%s is missing", key)
-		}
+	if v := m.find("semantics"); v != nil {
+		s.Semantics = p.choice(v, "semantics", []string{Semantics})
+	}
+	if v := p.need(m, "input"); v != nil {
+		s.Inputs = p.inputs(v)
+	}
+	if v := p.need(m, "label"); v != nil {
+		s.Label = p.label(v)
+	}
+	if v := m.find("dedup"); v != nil {
+		s.DedupWindow = p.dedup(v)
+	}
+	if v := p.need(m, "pipeline"); v != nil {
+		s.Pipeline = p.steps(v, "pipeline")
 	}
 	return s
 }
 
-func (p *specParser) inputs(n *yaml.Node) []Field {
-	var out []Field
-	for _, e := range p.mapping(n, "input") {
-		out = append(out, p.field(e.key, e.key.Value, e.value))
+func (p *specParser) dedup(n *yaml.Node) int {
+	m, _ := p.mapping(n, "dedup", []string{"window"})
+	if v := m.find("window"); v != nil {
+		return p.whole(v, "dedup.window", 0, maxWindow)
 	}
-	if len(out) == 0 || len(out) > maxInputs {
-		p.fail(n, "input must declare 1 to %d fields", maxInputs)
+	return defaultWindow
+}
+
+func (p *specParser) inputs(n *yaml.Node) []Field {
+	m, ok := p.mapping(n, "input", nil)
+	if ok && (len(n.Content) == 0 || len(m.entries) > maxInputs) {
+		p.fail(n, "input declares %d fields, and must declare 1 to %d", len(m.entries), maxInputs)
+	}
+	var out []Field
+	for _, e := range m.entries {
+		out = append(out, p.input(e))
 	}
 	return out
 }
 
-func (p *specParser) label(n *yaml.Node) Field {
-	var name *yaml.Node
-	rest := &yaml.Node{Kind: yaml.MappingNode, Line: n.Line}
-	for _, e := range p.mapping(n, "label") {
-		if e.key.Value == "name" {
-			name = e.value
-			continue
-		}
-		rest.Content = append(rest.Content, e.key, e.value)
+func (p *specParser) input(e entry) Field {
+	what := "input " + e.key.Value
+	f := newField(p.fieldName(e.key, "input"))
+	m, ok := p.mapping(e.value, what, []string{"type", "nullable", "min", "max", "max_values", "max_bytes"})
+	if !ok {
+		return f
 	}
-	if name == nil {
-		p.fail(n, "label: name is missing")
-		return Field{}
+	kind := p.need(m, "type")
+	if kind == nil {
+		return f
 	}
-	f := p.field(n, p.text(name, "label: name"), rest)
-	if f.Type != Category || f.Nullable {
-		p.fail(n, "label must be a category, and never null")
+	switch p.choice(kind, what+": type", []string{"number", "category"}) {
+	case "number":
+		p.bounds(m, &f)
+		p.unfit(m, "is for categories; a number has min and max", "max_values", "max_bytes")
+	case "category":
+		f.Type = Category
+		p.sizes(m, &f)
+		p.unfit(m, "is for numbers; a category has max_values and max_bytes", "min", "max")
 	}
-	if f.Name == "attributes" || f.Name == "id" {
-		p.fail(n, "label: the name %s means something else in an event", f.Name)
+	if v := m.find("nullable"); v != nil {
+		f.Nullable = p.boolean(v, what+": nullable")
 	}
 	return f
 }
 
-func (p *specParser) field(at *yaml.Node, name string, n *yaml.Node) Field {
-	f := Field{Name: name, Min: math.Inf(-1), Max: math.Inf(1), MaxValues: 64, MaxBytes: 64}
-	if name == "" || len(name) > maxNameBytes || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		p.fail(at, "%q: a field's name must have 1 to %d bytes and no control characters", name, maxNameBytes)
-	}
-	entries := p.mapping(n, name, "type", "nullable", "min", "max", "max_values", "max_bytes")
-	typed := false
-	for _, e := range entries {
-		if e.key.Value == "type" {
-			typed = true
-			switch e.value.Value {
-			case "number":
-			case "category":
-				f.Type = Category
-			default:
-				p.fail(e.value, "%s: type must be number or category", name)
-			}
-		}
-	}
-	if !typed {
-		p.fail(n, "%s: type is missing: number or category", name)
+func (p *specParser) label(n *yaml.Node) Field {
+	f := newField("")
+	f.Type = Category
+	m, ok := p.mapping(n, "label", []string{"name", "type", "max_values", "max_bytes"})
+	if !ok {
 		return f
 	}
-	for _, e := range entries {
-		what := name + ": " + e.key.Value
-		if forNumbers := e.key.Value == "min" || e.key.Value == "max"; e.key.Value != "type" && e.key.Value != "nullable" && forNumbers != (f.Type == Number) {
-			p.fail(e.key, "%s is not for this type: min and max are for numbers, max_values and max_bytes for categories", what)
-			continue
+	if v := p.need(m, "name"); v != nil {
+		f.Name = p.fieldName(v, "label: name")
+		if f.Name == "attributes" || f.Name == "id" {
+			p.fail(v, "label: the name %s has another meaning in a learn event", f.Name)
 		}
-		switch e.key.Value {
-		case "nullable":
-			f.Nullable = p.boolean(e.value, what)
-		case "min":
-			f.Min = p.number(e.value, what)
-		case "max":
-			f.Max = p.number(e.value, what)
-		case "max_values":
-			f.MaxValues = p.integer(e.value, what, 1, maxValues)
-		case "max_bytes":
-			f.MaxBytes = p.integer(e.value, what, 1, maxBytes)
-		}
+	}
+	if v := p.need(m, "type"); v != nil {
+		p.choice(v, "label: type", []string{"category"})
+	}
+	p.sizes(m, &f)
+	return f
+}
+
+func newField(name string) Field {
+	return Field{Name: name, Min: math.Inf(-1), Max: math.Inf(1), MaxValues: defaultValues, MaxBytes: defaultBytes}
+}
+
+func (p *specParser) fieldName(n *yaml.Node, what string) string {
+	name := p.text(n, what)
+	if n.ShortTag() != "!!null" && (name == "" || len(name) > maxNameBytes || strings.ContainsFunc(name, unicode.IsControl)) {
+		p.fail(n, "%s: a name has 1 to %d bytes and no control character, and %q has not", what, maxNameBytes, name)
+	}
+	return name
+}
+
+// bounds reads a number's own keys, sizes a category's, and unfit refuses
+// those of the other type.
+func (p *specParser) bounds(m mapping, f *Field) {
+	if v := m.find("min"); v != nil {
+		f.Min = p.number(v, m.what+": min")
+	}
+	if v := m.find("max"); v != nil {
+		f.Max = p.number(v, m.what+": max")
 	}
 	if f.Min > f.Max {
-		p.fail(n, "%s: min is above max", name)
+		p.fail(m.node, "%s: min is above max", m.what)
 	}
-	return f
+}
+
+func (p *specParser) sizes(m mapping, f *Field) {
+	if v := m.find("max_values"); v != nil {
+		f.MaxValues = p.whole(v, m.what+": max_values", 1, maxValues)
+	}
+	if v := m.find("max_bytes"); v != nil {
+		f.MaxBytes = p.whole(v, m.what+": max_bytes", 1, maxBytes)
+	}
+}
+
+func (p *specParser) unfit(m mapping, why string, keys ...string) {
+	for _, e := range m.entries {
+		if slices.Contains(keys, e.key.Value) {
+			p.fail(e.key, "%s: %s %s", m.what, e.key.Value, why)
+		}
+	}
 }
 
 // steps reads a list of steps, or one step alone.
 func (p *specParser) steps(n *yaml.Node, what string) []Step {
-	if p.depth++; p.depth > maxSpecDepth {
-		p.fail(n, "%s is nested too deep", what)
-		return nil
-	}
-	defer func() { p.depth-- }()
 	if n.Kind != yaml.SequenceNode {
 		return []Step{p.step(n)}
 	}
@@ -341,156 +483,186 @@ func (p *specParser) steps(n *yaml.Node, what string) []Step {
 	return out
 }
 
-// classes are the known steps, with their keywords.
-var classes = []string{"Select", "union", "OneHotEncoder", "StatImputer", "StandardScaler", "MultinomialNB", "GaussianNB"}
-
+// step reads `Class`, or `Class: argument`.
 func (p *specParser) step(n *yaml.Node) Step {
-	name, args := n, (*yaml.Node)(nil)
+	name, argument := n, (*yaml.Node)(nil)
 	if n.Kind == yaml.MappingNode && len(n.Content) == 2 {
-		name, args = n.Content[0], n.Content[1]
+		name, argument = n.Content[0], n.Content[1]
 	}
-	s := Step{Class: name.Value, Line: n.Line, WithStd: true, Alpha: 1}
-	if name.Kind != yaml.ScalarNode || !slices.Contains(classes, s.Class) {
-		p.fail(n, "%s is not a known step; known are %s%s", orThis(name), strings.Join(classes, ", "), hint(name.Value))
-		return s
+	if name.Kind != yaml.ScalarNode {
+		p.fail(n, "a step is one class, as in {OneHotEncoder: {drop_first: true}}; known: %s", list(classes))
+		return Step{Line: n.Line}
 	}
+	s := Step{Class: name.Value, Line: name.Line}
 	switch s.Class {
 	case "Select":
-		s.Columns = p.columns(n, args)
+		s.Columns = p.columns(name, argument)
 	case "union":
-		s.Branches = p.union(n, args)
+		s.Branches = p.union(name, argument)
+	case "StatImputer":
+		s.Imputes = p.imputes(name, argument)
 	default:
-		if args != nil {
-			p.keywords(&s, args)
-		}
-		if s.Class == "StatImputer" && len(s.Imputes) == 0 {
-			p.fail(n, "StatImputer names no column, as in {StatImputer: {sex: Mode}}")
-		}
+		p.keywords(&s, name, argument)
 	}
 	return s
 }
 
-func orThis(n *yaml.Node) string {
-	if n.Kind == yaml.ScalarNode && n.Value != "" {
-		return n.Value
-	}
-	return "this"
+// absent tells whether a class stands alone: `Class`, or `Class:` with
+// nothing behind.
+func absent(n *yaml.Node) bool {
+	return n == nil || n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
 }
 
-// hint helps who writes a class as Python imports it.
-func hint(name string) string {
-	last := name[strings.LastIndex(name, ".")+1:]
-	for _, class := range classes {
-		if strings.EqualFold(strings.ReplaceAll(last, "_", ""), class) {
-			return "; is it " + class + "?"
-		}
-	}
-	return ""
-}
-
-func (p *specParser) columns(n, args *yaml.Node) []string {
-	if args == nil || args.Kind != yaml.SequenceNode {
-		p.fail(n, "Select takes a list of columns, as in {Select: [island]}")
+func (p *specParser) columns(name, argument *yaml.Node) []string {
+	if absent(argument) || argument.Kind != yaml.SequenceNode || len(argument.Content) == 0 {
+		p.fail(name, "Select takes a list of columns, as in {Select: [island]}")
 		return nil
 	}
 	var out []string
-	for _, e := range args.Content {
+	for _, e := range argument.Content {
 		out = append(out, p.text(e, "Select: a column"))
 	}
 	return out
 }
 
-func (p *specParser) union(n, args *yaml.Node) [][]Step {
-	if args == nil || args.Kind != yaml.SequenceNode || len(args.Content) == 0 {
-		p.fail(n, "union takes a list of branches, each a step or a list of steps")
+func (p *specParser) union(name, argument *yaml.Node) [][]Step {
+	if absent(argument) || argument.Kind != yaml.SequenceNode || len(argument.Content) == 0 {
+		p.fail(name, "union takes a list of branches, each a step or a list of steps")
 		return nil
 	}
 	var out [][]Step
-	for _, e := range args.Content {
+	for _, e := range argument.Content {
 		out = append(out, p.steps(e, "a branch of union"))
 	}
 	return out
 }
 
-// keywords reads a class's keyword arguments.
-func (p *specParser) keywords(s *Step, n *yaml.Node) {
+// imputes reads a StatImputer's mapping. It is sorted by column, for the
+// order of a YAML mapping must not decide anything.
+func (p *specParser) imputes(name, argument *yaml.Node) []Impute {
+	if absent(argument) || argument.Kind == yaml.MappingNode && len(argument.Content) == 0 {
+		p.fail(name, "StatImputer takes a statistic for each column, as in {StatImputer: {sex: Mode}}")
+		return nil
+	}
+	m, _ := p.mapping(argument, "StatImputer", nil)
+	var out []Impute
+	for _, e := range m.entries {
+		out = append(out, Impute{e.key.Value, p.choice(e.value, "StatImputer: "+e.key.Value, stats)})
+	}
+	slices.SortFunc(out, func(a, b Impute) int { return strings.Compare(a.Column, b.Column) })
+	return out
+}
+
+// keywords reads a class's keyword arguments over River's defaults.
+func (p *specParser) keywords(s *Step, name, argument *yaml.Node) {
+	known, ok := argumentKeywords[s.Class]
+	if !ok {
+		p.fail(name, "%q is not a known class; known: %s%s", s.Class, list(classes), hint(s.Class, classes))
+		return
+	}
+	var m mapping
+	if !absent(argument) {
+		m, _ = p.mapping(argument, s.Class, known)
+	}
 	switch s.Class {
 	case "OneHotEncoder":
-		for _, e := range p.mapping(n, s.Class, "drop_first") {
-			s.DropFirst = p.boolean(e.value, "OneHotEncoder: drop_first")
+		if v := m.find("drop_first"); v != nil {
+			s.DropFirst = p.boolean(v, "OneHotEncoder: drop_first")
 		}
 	case "StandardScaler":
-		for _, e := range p.mapping(n, s.Class, "with_std") {
-			s.WithStd = p.boolean(e.value, "StandardScaler: with_std")
+		s.WithStd = true
+		if v := m.find("with_std"); v != nil {
+			s.WithStd = p.boolean(v, "StandardScaler: with_std")
 		}
 	case "MultinomialNB":
-		for _, e := range p.mapping(n, s.Class, "alpha") {
-			s.Alpha = p.number(e.value, "MultinomialNB: alpha")
-		}
-	case "GaussianNB":
-		for _, e := range p.mapping(n, s.Class) {
-			p.fail(e.key, "GaussianNB takes no keyword, and has %s", e.key.Value)
-		}
-	case "StatImputer":
-		for _, e := range p.mapping(n, s.Class) {
-			stat := p.text(e.value, "StatImputer: "+e.key.Value)
-			if stat != "Mean" && stat != "Mode" {
-				p.fail(e.value, "StatImputer: %s: %q is not known; known are Mean, Mode", e.key.Value, stat)
-			}
-			s.Imputes = append(s.Imputes, Impute{e.key.Value, stat})
+		s.Alpha = 1
+		if v := m.find("alpha"); v != nil {
+			s.Alpha = p.number(v, "MultinomialNB: alpha")
 		}
 	}
 }
 
-// Canonical is the spec as the contract sees it: its meaning with all
-// defaults, whatever the YAML's spelling, comments and order of keys. One
-// fact stands on each line, texts are quoted, doubles have their shortest
-// digits.
+// hint helps who writes a name as Python imports it, or in another case:
+// preprocessing.OneHotEncoder, one_hot_encoder, stats.Mean().
+func hint(name string, known []string) string {
+	last := strings.TrimSuffix(name[strings.LastIndexByte(name, '.')+1:], "()")
+	switch last {
+	case "TransformerUnion":
+		return `; River's TransformerUnion and + are "union" here`
+	case "Pipeline":
+		return "; River's Pipeline and | are a list of steps here"
+	}
+	for _, k := range known {
+		if strings.EqualFold(strings.ReplaceAll(last, "_", ""), k) {
+			return "; write " + k
+		}
+	}
+	return ""
+}
+
+// Canonical is the spec's meaning as text, with all defaults: the same bytes
+// for the same fold, however the YAML was spelled, commented or ordered. The
+// order of the inputs, of Select's columns and of steps and branches has a
+// meaning, and is kept.
+//
+// The first line is the version of this format. Then one fact stands on each
+// line: its kind, the name if it has one, and its settings in a fixed order;
+// steps are indented under their branch. Texts are quoted as Go's
+// strconv.QuoteToASCII does (%+q), which unlike %q does not depend on a
+// version of Unicode, and doubles have the fewest digits that read back as
+// the same double.
 func (s *Spec) Canonical() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "lockstep-spec-1\nname %q\nsemantics %s\ndedup %d\n", s.Name, s.Semantics, s.DedupWindow)
+	fmt.Fprintf(&b, "lockstep-spec 1\nname %+q\nsemantics %+q\ndedup window=%d\n", s.Name, s.Semantics, s.DedupWindow)
 	for i := range s.Inputs {
-		s.Inputs[i].canonical(&b, "input")
+		canonicalField(&b, "input", &s.Inputs[i])
 	}
-	s.Label.canonical(&b, "label")
-	canonicalSteps(&b, s.Pipeline, "")
+	canonicalField(&b, "label", &s.Label)
+	b.WriteString("pipeline\n")
+	canonicalSteps(&b, s.Pipeline, "  ")
 	return b.Bytes()
 }
 
-func (f *Field) canonical(b *bytes.Buffer, kind string) {
+func canonicalField(b *bytes.Buffer, kind string, f *Field) {
 	if f.Type == Category {
-		fmt.Fprintf(b, "%s %q category nullable=%t max_values=%d max_bytes=%d\n", kind, f.Name, f.Nullable, f.MaxValues, f.MaxBytes)
+		fmt.Fprintf(b, "%s %+q category nullable=%t max_values=%d max_bytes=%d\n", kind, f.Name, f.Nullable, f.MaxValues, f.MaxBytes)
 		return
 	}
-	fmt.Fprintf(b, "%s %q number nullable=%t min=%v max=%v\n", kind, f.Name, f.Nullable, f.Min, f.Max)
+	fmt.Fprintf(b, "%s %+q number nullable=%t min=%s max=%s\n", kind, f.Name, f.Nullable, shortest(f.Min), shortest(f.Max))
 }
 
 func canonicalSteps(b *bytes.Buffer, steps []Step, indent string) {
 	for i := range steps {
 		s := &steps[i]
-		fmt.Fprintf(b, "%s- %s", indent, s.Class)
+		b.WriteString(indent + s.Class)
 		switch s.Class {
 		case "Select":
-			fmt.Fprintf(b, " %q", s.Columns)
+			for _, column := range s.Columns {
+				fmt.Fprintf(b, " %+q", column)
+			}
 		case "OneHotEncoder":
 			fmt.Fprintf(b, " drop_first=%t", s.DropFirst)
 		case "StatImputer":
 			for _, impute := range s.Imputes {
-				fmt.Fprintf(b, " %q=%s", impute.Column, impute.Stat)
+				fmt.Fprintf(b, " %+q=%s", impute.Column, impute.Stat)
 			}
 		case "StandardScaler":
 			fmt.Fprintf(b, " with_std=%t", s.WithStd)
 		case "MultinomialNB":
-			fmt.Fprintf(b, " alpha=%v", s.Alpha)
+			fmt.Fprintf(b, " alpha=%s", shortest(s.Alpha))
 		}
 		b.WriteByte('\n')
 		for _, branch := range s.Branches {
-			fmt.Fprintf(b, "%s  branch\n", indent)
+			b.WriteString(indent + "  branch\n")
 			canonicalSteps(b, branch, indent+"    ")
 		}
 	}
 }
 
-// Contract is the hash of what decides the fold: replicas of one contract
-// make the same of the same log.
+// shortest spells a double with the fewest digits that read back as the same
+// double.
+func shortest(v float64) string { return string(appendNumber(nil, v)) }
+
+// Contract is the SHA-256 of Canonical. Replicas of one contract make the
+// same of the same log.
 func (s *Spec) Contract() [32]byte { return sha256.Sum256(s.Canonical()) }
