@@ -162,3 +162,6 @@ func Erase(storeDir string) error {
 	}
 	return errors.Join(os.RemoveAll(filepath.Join(storeDir, "jetstream")), lock.Unlock())
 }
+
+// Port is where clients connect on 127.0.0.1.
+func (s *Server) Port() int { return s.server.Addr().(*net.TCPAddr).Port }
