@@ -1,0 +1,151 @@
+package model
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"math"
+	"math/big"
+	"testing"
+)
+
+// The tests compare with series in 200-bit arithmetic.
+const precision = 200
+
+func bigFloat(x float64) *big.Float { return new(big.Float).SetPrec(precision).SetFloat64(x) }
+
+// bigExp sums the series of e^x after halving x often enough.
+func bigExp(x *big.Float) *big.Float {
+	const halvings = 20
+	r := new(big.Float).SetPrec(precision).SetMantExp(x, -halvings)
+	sum, term := bigFloat(1), bigFloat(1)
+	for i := 1; i < 40; i++ {
+		term.Mul(term, r).Quo(term, bigFloat(float64(i)))
+		sum.Add(sum, term)
+	}
+	for range halvings {
+		sum.Mul(sum, sum)
+	}
+	return sum
+}
+
+// bigLog is Newton's method on bigExp.
+func bigLog(x *big.Float) *big.Float {
+	var mant big.Float
+	e := x.MantExp(&mant)
+	m, _ := mant.Float64()
+	y := bigFloat(math.Log(m) + float64(e)*math.Ln2)
+	for range 5 {
+		z := bigExp(y)
+		d := new(big.Float).SetPrec(precision).Sub(x, z)
+		d.Quo(d, z)
+		// log(1+d) ≈ d - d²/2
+		half := new(big.Float).SetPrec(precision).Mul(d, d)
+		half.Quo(half, bigFloat(2))
+		y.Add(y, d.Sub(d, half))
+	}
+	return y
+}
+
+// ulps is how far got is from want, in units of want's last place.
+func ulps(got float64, want *big.Float) float64 {
+	w, _ := want.Float64()
+	unit := math.Nextafter(math.Abs(w), math.Inf(1)) - math.Abs(w)
+	d := new(big.Float).SetPrec(precision).Sub(bigFloat(got), want)
+	f, _ := d.Quo(d, bigFloat(unit)).Float64()
+	return math.Abs(f)
+}
+
+// sequence is a fixed pseudo-random sequence (splitmix64).
+type sequence uint64
+
+func (s *sequence) next() uint64 {
+	*s += 0x9e3779b97f4a7c15
+	z := uint64(*s)
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// unit is at least 0 and less than 1.
+func (s *sequence) unit() float64 { return float64(s.next()>>11) * 0x1p-53 }
+
+func TestMathIsAccurate(t *testing.T) {
+	var s sequence
+	worst := map[string]float64{}
+	check := func(name string, x, got float64, want *big.Float) {
+		if u := ulps(got, want); u > worst[name] {
+			worst[name] = u
+			if u > map[string]float64{"exp": 1, "log": 1, "log1p": 2}[name] {
+				t.Errorf("%s(%v) = %v is %.2f ulp off", name, x, got, u)
+			}
+		}
+	}
+	for range 2000 {
+		x := (s.unit() - 0.5) * 1400
+		check("exp", x, exp(x), bigExp(bigFloat(x)))
+		x = s.unit() - 0.5
+		check("exp", x, exp(x), bigExp(bigFloat(x)))
+		x = math.Float64frombits(s.next() >> 1)
+		if x > 0 && x <= math.MaxFloat64 {
+			check("log", x, log(x), bigLog(bigFloat(x)))
+		}
+		x = 0.5 + s.unit()
+		check("log", x, log(x), bigLog(bigFloat(x)))
+		x = s.unit() * math.Ldexp(1, -int(s.next()%60))
+		check("log1p", x, log1p(x), bigLog(new(big.Float).SetPrec(precision).Add(bigFloat(1), bigFloat(x))))
+	}
+	t.Logf("worst errors in ulp: %v", worst)
+}
+
+func TestMathSpecialValues(t *testing.T) {
+	inf, nan := math.Inf(1), math.NaN()
+	for _, c := range []struct {
+		name      string
+		got, want float64
+	}{
+		{"exp(0)", exp(0), 1}, {"exp(-inf)", exp(-inf), 0}, {"exp(inf)", exp(inf), inf}, {"exp(nan)", exp(nan), nan},
+		{"exp(710)", exp(710), inf}, {"exp(-746)", exp(-746), 0}, {"exp(1)", exp(1), math.E},
+		{"exp(-745.13)", exp(-745.13), 5e-324}, {"exp(709.78)", exp(709.78), 1.7928227943945155e308},
+		{"log(0)", log(0), -inf}, {"log(-1)", log(-1), nan}, {"log(inf)", log(inf), inf}, {"log(nan)", log(nan), nan},
+		{"log(1)", log(1), 0}, {"log(5e-324)", log(5e-324), -744.4400719213812}, {"log(max)", log(math.MaxFloat64), 709.782712893384},
+		{"log1p(0)", log1p(0), 0}, {"log1p(tiny)", log1p(1e-20), 1e-20}, {"log1p(inf)", log1p(inf), inf}, {"log1p(1)", log1p(1), math.Ln2},
+	} {
+		if c.got != c.want && !(math.IsNaN(c.got) && math.IsNaN(c.want)) {
+			t.Errorf("%s = %v, want %v", c.name, c.got, c.want)
+		}
+	}
+}
+
+// TestMathIsPortable fixes the bits of many results: another CPU or compiler
+// that computes anything else shows here.
+func TestMathIsPortable(t *testing.T) {
+	var s sequence
+	h := sha256.New()
+	add := func(x float64) { h.Write(binary.LittleEndian.AppendUint64(nil, math.Float64bits(x))) }
+	for range 100_000 {
+		add(exp((s.unit() - 0.5) * 1500))
+		if x := math.Float64frombits(s.next() >> 1); x == x { // a NaN's bits are the CPU's own
+			add(log(x))
+		}
+		add(log1p(s.unit()))
+	}
+	const want = "6ad1693f3dec9026f2d003b07b0e217d"
+	if got := hex.EncodeToString(h.Sum(nil)[:16]); got != want {
+		t.Errorf("the results hash to %s, and on every CPU should to %s", got, want)
+	}
+}
+
+func BenchmarkExp(b *testing.B) {
+	for i := range b.N {
+		sink = exp(float64(i&1023) * -0.5)
+	}
+}
+
+func BenchmarkLog(b *testing.B) {
+	for i := range b.N {
+		sink = log(float64(i&1023) + 0.5)
+	}
+}
+
+var sink float64
