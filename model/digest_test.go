@@ -1,0 +1,255 @@
+package model
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"testing"
+)
+
+// messages is a log to fold: a genesis, the shuffled penguins with ids and
+// some without, batches, repeats and bad events.
+func messages(t testing.TB) []Message {
+	t.Helper()
+	out := []Message{{Seq: 1, Subject: SubjectGenesis, Data: []byte(`{"incarnation":"i","contract":"0000000000000000000000000000000000000000000000000000000000000000","spec":""}`)}}
+	add := func(subject, id, data string) {
+		out = append(out, Message{Seq: uint64(len(out) + 1), Subject: subject, ID: id, Data: []byte(data)})
+	}
+	for i, l := range readTrace(t, "penguins-shuffled.jsonl") {
+		if l.Final {
+			break
+		}
+		event := string(l.learnEvent())
+		switch i % 7 {
+		case 0:
+			add(SubjectLearn, "", event)
+		case 1:
+			add(SubjectLearn, fmt.Sprint("id", i%50), event) // repeats, with another payload
+		case 2:
+			add(SubjectLearn, fmt.Sprint("batch", i), "["+event+","+event+`,{"species":"Adelie"}]`)
+		case 3:
+			add(SubjectLearn, "", `{"attributes":{"island":"Dream"}}`)
+		case 4:
+			add(SubjectCheckpoint, "", "")
+		default:
+			add(SubjectLearn, fmt.Sprint("id", i), event)
+		}
+	}
+	return out
+}
+
+// TestDigestsAreTheSameEverywhere fixes the digests of the golden traces, and
+// of a log with all verdicts: another CPU, compiler or release that makes
+// another state shows here.
+func TestDigestsAreTheSameEverywhere(t *testing.T) {
+	want := map[string]string{
+		"penguins-in-order.jsonl":    "e5fb0ab94409d60a89c7421b1defb239",
+		"penguins-shuffled.jsonl":    "361a5f1ced9fc93041ab3ae12afc8325",
+		"penguins-x10-missing.jsonl": "d3e932f26ff8487b0ff29746615fe005",
+		"messages":                   "19dd9385b6470b9ee5d3fa6bf7249b5c",
+	}
+	check := func(name string, m *Model) {
+		digest := m.Digest()
+		if got := hex.EncodeToString(digest[:16]); got != want[name] {
+			t.Errorf("%s: the digest is %s, and should be %s everywhere", name, got, want[name])
+		}
+	}
+	for _, name := range []string{"penguins-in-order.jsonl", "penguins-shuffled.jsonl", "penguins-x10-missing.jsonl"} {
+		r := &replayer{t: t, build: func() *Model { return newModel(t, DefaultSpec()) }, tolerance: 1e-9}
+		for _, l := range readTrace(t, name) {
+			r.line(&l)
+		}
+		check(name, r.model)
+	}
+	m := newModel(t, DefaultSpec())
+	for _, msg := range messages(t) {
+		m.Apply(msg)
+	}
+	check("messages", m)
+}
+
+// TestSnapshotPlusTailIsTheFullReplay restores a state at every sequence and
+// replays what follows.
+func TestSnapshotPlusTailIsTheFullReplay(t *testing.T) {
+	for _, name := range ShippedSpecs() {
+		t.Run(name, func(t *testing.T) {
+			s, _ := ShippedSpec(name)
+			log := messages(t)[:120]
+			full := newModel(t, s)
+			var states [][]byte
+			for _, msg := range log {
+				full.Apply(msg)
+				states = append(states, full.AppendState(nil))
+			}
+			for i := range log {
+				m, err := Restore(s, states[i])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if again := m.AppendState(nil); !bytes.Equal(again, states[i]) {
+					t.Fatalf("sequence %d: restored, it encodes differently", i+1)
+				}
+				for _, msg := range log[i+1:] {
+					m.Apply(msg)
+				}
+				if m.Digest() != full.Digest() || m.StateChain() != full.StateChain() {
+					t.Fatalf("a snapshot at %d and its tail differ from the full replay", i+1)
+				}
+			}
+		})
+	}
+}
+
+// TestDigestSeesEveryChange compares the digest that is kept up to date with
+// one that is computed anew, at every sequence.
+func TestDigestSeesEveryChange(t *testing.T) {
+	m := newModel(t, DefaultSpec())
+	for _, msg := range messages(t) {
+		m.Apply(msg)
+		if msg.Seq%3 == 0 {
+			continue // changes pile up between two digests
+		}
+		anew, err := Restore(m.Spec(), m.AppendState(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Digest() != anew.Digest() {
+			t.Fatalf("sequence %d: the digest missed a change", msg.Seq)
+		}
+	}
+}
+
+// TestRestoreRefusesDamage changes each byte of a state, and cuts it at each.
+func TestRestoreRefusesDamage(t *testing.T) {
+	m := newModel(t, DefaultSpec())
+	for _, msg := range messages(t)[:20] {
+		m.Apply(msg)
+	}
+	state := m.AppendState(nil)
+	for i := range state {
+		damaged := bytes.Clone(state)
+		damaged[i] ^= 1 << (i % 8)
+		if _, err := Restore(m.Spec(), damaged); err == nil {
+			t.Fatalf("byte %d changed, and nobody noticed", i)
+		}
+		if i%16 == 0 {
+			if _, err := Restore(m.Spec(), state[:i]); err == nil {
+				t.Fatalf("cut at %d, and nobody noticed", i)
+			}
+		}
+	}
+	if _, err := Restore(m.Spec(), append(state, 0)); err == nil {
+		t.Fatal("a byte more, and nobody noticed")
+	}
+	gaussian, _ := ShippedSpec("penguins-gaussian")
+	if _, err := Restore(gaussian, state); err == nil {
+		t.Fatal("the state of another contract was taken")
+	}
+}
+
+// TestPredictIsPure compares the whole state before and after predictions.
+func TestPredictIsPure(t *testing.T) {
+	for _, name := range ShippedSpecs() {
+		s, _ := ShippedSpec(name)
+		m, d := newModel(t, s), NewDecoder(s)
+		for _, msg := range messages(t)[:60] {
+			m.Apply(msg)
+			before := m.AppendState(nil)
+			for _, l := range readTrace(t, "edge.jsonl")[:80] {
+				if row, err := d.Attributes(l.Attributes); err == nil {
+					m.Predict(row)
+					m.Explain(row)
+				}
+			}
+			if !bytes.Equal(before, m.AppendState(nil)) {
+				t.Fatalf("%s: a prediction after %d changed the state", name, msg.Seq)
+			}
+		}
+	}
+}
+
+// TestExplanationAddsUp: prior and contributions give the probabilities.
+func TestExplanationAddsUp(t *testing.T) {
+	for _, name := range ShippedSpecs() {
+		s, _ := ShippedSpec(name)
+		m, d := newModel(t, s), NewDecoder(s)
+		for _, l := range readTrace(t, "penguins-shuffled.jsonl") {
+			if l.Final {
+				break
+			}
+			row, err := d.Attributes(l.Attributes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := m.Explain(row)
+			sum := append([]float64(nil), e.Prior...)
+			for _, f := range e.Features {
+				for class, v := range f.LogLikelihood {
+					sum[class] += v
+				}
+			}
+			if len(sum) > 0 {
+				probabilities(sum)
+			}
+			for class := range sum {
+				if d := sum[class] - e.Proba[class]; d > 1e-9 || d < -1e-9 {
+					t.Fatalf("%s: the contributions give %v, the prediction %v", name, sum, e.Proba)
+				}
+			}
+			m.Apply(Message{Seq: m.Seq() + 1, Subject: SubjectLearn, Data: l.learnEvent()})
+		}
+	}
+}
+
+// TestFoldDoesNotAllocate: nothing on the hot path allocates once warm.
+func TestFoldDoesNotAllocate(t *testing.T) {
+	m := newModel(t, DefaultSpec())
+	d := NewDecoder(m.Spec())
+	log := messages(t)
+	for _, msg := range log {
+		m.Apply(msg)
+	}
+	event := Message{Subject: SubjectLearn, Data: log[1].Data}
+	if n := testing.AllocsPerRun(200, func() { event.Seq++; m.Apply(event) }); n != 0 {
+		t.Errorf("%v allocations per event", n)
+	}
+	row := []byte(`{"island":"Torgersen","bill_length_mm":39.1,"bill_depth_mm":18.7,"flipper_length_mm":181,"body_mass_g":3750,"sex":"male"}`)
+	n := testing.AllocsPerRun(200, func() {
+		r, err := d.Attributes(row)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Predict(r)
+	})
+	if n != 0 {
+		t.Errorf("%v allocations per prediction", n)
+	}
+}
+
+func BenchmarkApply(b *testing.B) {
+	m := newModel(b, DefaultSpec())
+	log := messages(b)
+	for _, msg := range log {
+		m.Apply(msg)
+	}
+	event := Message{Subject: SubjectLearn, Data: log[1].Data}
+	b.ReportAllocs()
+	for b.Loop() {
+		event.Seq++
+		m.Apply(event)
+	}
+}
+
+func BenchmarkPredict(b *testing.B) {
+	m := newModel(b, DefaultSpec())
+	d := NewDecoder(m.Spec())
+	for _, msg := range messages(b) {
+		m.Apply(msg)
+	}
+	row := []byte(`{"island":"Torgersen","bill_length_mm":39.1,"bill_depth_mm":18.7,"flipper_length_mm":181,"body_mass_g":3750,"sex":"male"}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		r, _ := d.Attributes(row)
+		m.Predict(r)
+	}
+}
