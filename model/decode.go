@@ -41,7 +41,7 @@ type Problem struct {
 	Type string `json:"type"`
 }
 
-// String is the problem as a line, as in "attributes.sex: Field required".
+// String is the problem as one line, as in "attributes.sex: Field required".
 func (p Problem) String() string {
 	if len(p.Loc) == 0 || p.Type == "json_invalid" {
 		return p.Msg // which names the place
@@ -51,21 +51,30 @@ func (p Problem) String() string {
 		if i > 0 {
 			b.WriteByte('.')
 		}
-		fmt.Fprint(&b, part)
+		b.WriteString(onLine(fmt.Sprint(part)))
 	}
 	return b.String() + ": " + p.Msg
+}
+
+// onLine quotes a key that would not read well on a line. Keys come from
+// strangers and the line may end in a header or a terminal, so no control
+// character may pass.
+func onLine(key string) string {
+	if quoted := strconv.Quote(key); key == "" || len(quoted) != len(key)+2 {
+		return quoted
+	}
+	return key
 }
 
 // InvalidError says all that is wrong with an input: one problem at least.
 type InvalidError struct{ Problems []Problem }
 
-// Error is all problems on one line.
+// Error is one line: the first problem, and how many more there are.
 func (e *InvalidError) Error() string {
-	lines := make([]string, len(e.Problems))
-	for i, p := range e.Problems {
-		lines[i] = p.String()
+	if more := len(e.Problems) - 1; more > 0 {
+		return fmt.Sprintf("%s (and %d more)", e.Problems[0], more)
 	}
-	return strings.Join(lines, "; ")
+	return e.Problems[0].String()
 }
 
 // Decoder reads requests and events by a spec. What it returns is valid until
@@ -129,12 +138,12 @@ func (d *Decoder) Learn(data []byte) (events []Event, batch bool, err error) {
 	default:
 		d.notObject()
 	}
-	if r.end(); r.err != nil {
-		r.problems = nil
-	} else if count == 0 {
+	r.end()
+	switch {
+	case count == 0:
 		r.wrong("too_short", "List should have at least 1 item after validation, not 0")
-	} else if count > MaxBatch {
-		r.problems = nil
+	case count > MaxBatch:
+		r.problems = nil // of the events that are too many
 		r.wrong("too_long", fmt.Sprintf("List should have at most %d items after validation, not %d", MaxBatch, count))
 	}
 	if err := d.invalid(); err != nil {
@@ -207,7 +216,9 @@ func (d *Decoder) fields(e *Event, row Row) {
 			d.attributes(row)
 		case string(key) == d.spec.Label.Name:
 			label = true
-			e.Label = d.category(&d.spec.Label).Text
+			var v Value
+			d.category(&d.spec.Label, &v)
+			e.Label = v.Text
 		case string(key) == "id":
 			e.ID = d.id()
 		default:
@@ -242,9 +253,9 @@ func (d *Decoder) attributes(row Row) {
 		}
 		d.seen[i] = true
 		if f := &d.spec.Inputs[i]; f.Type == Category {
-			row[i] = d.category(f)
+			d.category(f, &row[i])
 		} else {
-			row[i] = d.number(f)
+			d.number(f, &row[i])
 		}
 	}
 	if r.err != nil {
@@ -268,44 +279,41 @@ func (d *Decoder) input(name []byte) (i int, known bool) {
 	return i, true
 }
 
-// category reads a category's value and checks it.
-func (d *Decoder) category(f *Field) Value {
+// category reads a category's value and checks it. The value is filled in
+// where it stands, for returning it costs a fifth of the whole time.
+func (d *Decoder) category(f *Field, v *Value) {
 	r := &d.reader
 	switch b := r.peek(); {
 	case b == '"':
-		text := r.text()
-		if len(text) > f.MaxBytes {
+		if v.Text = r.text(); len(v.Text) > f.MaxBytes {
 			r.tooLong(f.MaxBytes)
 		}
-		return Value{Text: text}
 	case b == 'n' && f.Nullable:
 		r.literal("null")
+		v.Null = true
 	default:
 		d.notText()
 	}
-	return Value{Null: true}
 }
 
 // number reads a number's value and checks it.
-func (d *Decoder) number(f *Field) Value {
+func (d *Decoder) number(f *Field, v *Value) {
 	r := &d.reader
 	switch b := r.peek(); {
 	case beginsNumber(b):
-		v := d.double()
-		switch {
-		case v < f.Min:
+		switch v.Num = d.double(); {
+		case v.Num < f.Min:
 			r.wrong("greater_than_equal", "Input should be greater than or equal to "+shortest(f.Min))
-		case v > f.Max:
+		case v.Num > f.Max:
 			r.wrong("less_than_equal", "Input should be less than or equal to "+shortest(f.Max))
 		}
-		return Value{Num: v}
 	case b == 'n' && f.Nullable:
 		r.literal("null")
+		v.Null = true
 	default:
 		r.wrong("float_type", "Input should be a valid number")
 		r.skip()
 	}
-	return Value{Null: true}
 }
 
 // double reads a number, rounded to the nearest double. If there is none, it
@@ -320,10 +328,13 @@ func (d *Decoder) double() float64 {
 		r.wrong("number_too_long", fmt.Sprintf("Number should have at most %d characters", maxNumeral))
 		return math.NaN()
 	}
-	v, err := strconv.ParseFloat(string(text), 64) // the copy is on the stack
-	if err != nil {
-		r.wrong("finite_number", "Input should be a finite number")
-		return math.NaN()
+	v, ok := quick(text)
+	if !ok {
+		var err error
+		if v, err = strconv.ParseFloat(string(text), 64); err != nil { // the copy is on the stack
+			r.wrong("finite_number", "Input should be a finite number")
+			return math.NaN()
+		}
 	}
 	if v == 0 {
 		return 0 // whatever its sign

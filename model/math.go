@@ -9,7 +9,8 @@ import "math"
 // by itself: a product that feeds a sum is written float64(a*b), or the
 // compiler may fuse the two where the CPU can.
 //
-// Method and constants are those of FreeBSD's msun, e_log.c and e_exp.c:
+// Method and constants are those of FreeBSD's msun, e_log.c, e_exp.c and
+// s_log1p.c (https://cgit.freebsd.org/src/tree/lib/msun/src):
 //
 //	Copyright (C) 1993, 2004 by Sun Microsystems, Inc. All rights reserved.
 //	Permission to use, copy, modify, and distribute this software is freely
@@ -42,14 +43,19 @@ func log(x float64) float64 {
 	}
 	f := m - 1
 	s := f / (2 + f)
-	s2 := s * s
-	s4 := s2 * s2
-	odd := s2 * (6.666666666666735130e-01 + float64(s4*(2.857142874366239149e-01+float64(s4*(1.818357216161805012e-01+float64(s4*1.479819860511658591e-01))))))
-	even := s4 * (3.999999999940941908e-01 + float64(s4*(2.222219843214978396e-01+float64(s4*1.531383769920937332e-01))))
-	r := float64(odd) + float64(even)
+	r := logSeries(float64(s * s))
 	half := float64(0.5 * f * f)
 	n := float64(k)
 	return float64(n*ln2Hi) - ((half - (float64(s*(half+r)) + float64(n*ln2Lo))) - f)
+}
+
+// logSeries is the rest R of log(1+f) = f - (f²/2 - s(f²/2 + R)), with
+// s = f/(2+f), of s².
+func logSeries(s2 float64) float64 {
+	s4 := float64(s2 * s2)
+	odd := float64(s2 * (6.666666666666735130e-01 + float64(s4*(2.857142874366239149e-01+float64(s4*(1.818357216161805012e-01+float64(s4*1.479819860511658591e-01)))))))
+	even := float64(s4 * (3.999999999940941908e-01 + float64(s4*(2.222219843214978396e-01+float64(s4*1.531383769920937332e-01)))))
+	return odd + even
 }
 
 // split returns k and m with x = m·2^k and ½ ≤ m < 1, for finite x > 0.
@@ -99,13 +105,40 @@ func scale(y float64, k int) float64 {
 func power(k int) float64 { return math.Float64frombits(uint64(1023+k) << 52) }
 
 // log1p is log(1+x), without losing a small x to the sum.
-//
-// Source: W. Kahan, in the HP-15C Advanced Functions Handbook: what rounding
-// 1+x took from x, the division gives back.
 func log1p(x float64) float64 {
-	u := 1 + x
-	if u == 1 || u > math.MaxFloat64 {
+	switch {
+	case x != x || x > math.MaxFloat64:
+		return x
+	case x < -1:
+		return math.NaN()
+	case x == -1:
+		return math.Inf(-1)
+	case -0x1p-54 < x && x < 0x1p-54:
 		return x
 	}
-	return log(u) * x / (u - 1)
+	// 1+x = 2^k (1+f), with 1+f between √½ and √2, as in log; c is what
+	// rounding 1+x took from it, relative to it.
+	k, f, c := 0, x, 0.0
+	if x <= math.Sqrt2/2-1 || x >= math.Sqrt2-1 {
+		u := 1 + x
+		if x < 1 {
+			c = (x - (u - 1)) / u
+		} else {
+			c = (1 - (u - x)) / u
+		}
+		var m float64
+		if k, m = split(u); m < math.Sqrt2/2 {
+			m *= 2
+			k--
+		}
+		f = m - 1
+	}
+	half := float64(0.5 * f * f)
+	s := f / (2 + f)
+	t := half + logSeries(float64(s*s))
+	if k == 0 {
+		return f - (half - (float64(s*t) + c))
+	}
+	n := float64(k)
+	return float64(n*ln2Hi) - ((half - (float64(s*t) + (float64(n*ln2Lo) + c))) - f)
 }

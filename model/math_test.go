@@ -47,6 +47,10 @@ func bigLog(x *big.Float) *big.Float {
 	return y
 }
 
+func bigLog1p(x float64) *big.Float {
+	return bigLog(new(big.Float).SetPrec(precision).Add(bigFloat(1), bigFloat(x)))
+}
+
 // ulps is how far got is from want, in units of want's last place.
 func ulps(got float64, want *big.Float) float64 {
 	w, _ := want.Float64()
@@ -76,7 +80,7 @@ func TestMathIsAccurate(t *testing.T) {
 	check := func(name string, x, got float64, want *big.Float) {
 		if u := ulps(got, want); u > worst[name] {
 			worst[name] = u
-			if u > map[string]float64{"exp": 1, "log": 1, "log1p": 2}[name] {
+			if u >= 1 {
 				t.Errorf("%s(%v) = %v is %.2f ulp off", name, x, got, u)
 			}
 		}
@@ -93,7 +97,35 @@ func TestMathIsAccurate(t *testing.T) {
 		x = 0.5 + s.unit()
 		check("log", x, log(x), bigLog(bigFloat(x)))
 		x = s.unit() * math.Ldexp(1, -int(s.next()%60))
-		check("log1p", x, log1p(x), bigLog(new(big.Float).SetPrec(precision).Add(bigFloat(1), bigFloat(x))))
+		check("log1p", x, log1p(x), bigLog1p(x))
+		check("log1p", -x, log1p(-x), bigLog1p(-x))
+		x = s.unit() * math.Ldexp(1, int(s.next()%1023))
+		check("log1p", x, log1p(x), bigLog1p(x))
+		x = math.Ldexp(s.unit(), -1022) // subnormal
+		check("log", x, log(x), bigLog(bigFloat(x)))
+		x = -708 - 37*s.unit() // and here exp is
+		check("exp", x, exp(x), bigExp(bigFloat(x)))
+	}
+	// Around where the methods change from one case to another.
+	for _, edge := range []float64{0.5, 1, math.Sqrt2 / 2, math.Sqrt2, math.Ln2 / 2, math.Ln2, 1.5 * math.Ln2,
+		math.Sqrt2 - 1, 1 - math.Sqrt2/2, 2, 0x1p-28, 0x1p-29, 0x1p-53, 0x1p-54, 0x1p53, 709.78, 745.13, 0x1p-1022, 5e-324, math.MaxFloat64} {
+		for _, x := range []float64{math.Nextafter(edge, 0), edge, math.Nextafter(edge, math.MaxFloat64)} {
+			if x > 0 && x != 1 {
+				check("log", x, log(x), bigLog(bigFloat(x)))
+			}
+			if x > 0x1p-150 { // below, 200 bits do not hold 1+x
+				check("log1p", x, log1p(x), bigLog1p(x))
+				if x < 1 {
+					check("log1p", -x, log1p(-x), bigLog1p(-x))
+				}
+			}
+			if x < 709.785 {
+				check("exp", x, exp(x), bigExp(bigFloat(x)))
+			}
+			if x < 745.135 {
+				check("exp", -x, exp(-x), bigExp(bigFloat(-x)))
+			}
+		}
 	}
 	t.Logf("worst errors in ulp: %v", worst)
 }
@@ -110,6 +142,8 @@ func TestMathSpecialValues(t *testing.T) {
 		{"log(0)", log(0), -inf}, {"log(-1)", log(-1), nan}, {"log(inf)", log(inf), inf}, {"log(nan)", log(nan), nan},
 		{"log(1)", log(1), 0}, {"log(5e-324)", log(5e-324), -744.4400719213812}, {"log(max)", log(math.MaxFloat64), 709.782712893384},
 		{"log1p(0)", log1p(0), 0}, {"log1p(tiny)", log1p(1e-20), 1e-20}, {"log1p(inf)", log1p(inf), inf}, {"log1p(1)", log1p(1), math.Ln2},
+		{"log1p(-1)", log1p(-1), -inf}, {"log1p(-2)", log1p(-2), nan}, {"log1p(-inf)", log1p(-inf), nan}, {"log1p(nan)", log1p(nan), nan},
+		{"log1p(max)", log1p(math.MaxFloat64), 709.782712893384}, {"log1p(5e-324)", log1p(5e-324), 5e-324}, {"log(-inf)", log(-inf), nan},
 	} {
 		if c.got != c.want && !(math.IsNaN(c.got) && math.IsNaN(c.want)) {
 			t.Errorf("%s = %v, want %v", c.name, c.got, c.want)
@@ -130,7 +164,7 @@ func TestMathIsPortable(t *testing.T) {
 		}
 		add(log1p(s.unit()))
 	}
-	const want = "6ad1693f3dec9026f2d003b07b0e217d"
+	const want = "8a60ee2b042d84bcd456998672edccbd"
 	if got := hex.EncodeToString(h.Sum(nil)[:16]); got != want {
 		t.Errorf("the results hash to %s, and on every CPU should to %s", got, want)
 	}
@@ -145,6 +179,12 @@ func BenchmarkExp(b *testing.B) {
 func BenchmarkLog(b *testing.B) {
 	for i := range b.N {
 		sink = log(float64(i&1023) + 0.5)
+	}
+}
+
+func BenchmarkLog1p(b *testing.B) {
+	for i := range b.N {
+		sink = log1p(float64(i&1023) * 0x1p-10)
 	}
 }
 

@@ -105,7 +105,8 @@ func DefaultSpec() *Spec {
 // message brings one from outside.
 const (
 	maxSpecBytes  = 64 << 10
-	maxSpecDepth  = 32 // of nested YAML
+	maxSpecDepth  = 32  // of nested YAML
+	maxSpecLines  = 100 // of an error, one for each problem
 	maxInputs     = 256
 	maxNameBytes  = 64
 	maxValues     = 1 << 16
@@ -189,7 +190,11 @@ func (p *specParser) err() error {
 	slices.SortStableFunc(p.problems, func(a, b specProblem) int { return cmp.Compare(a.line, b.line) })
 	var b strings.Builder
 	b.WriteString("the spec is not valid:")
-	for _, problem := range p.problems {
+	for i, problem := range p.problems {
+		if i == maxSpecLines {
+			fmt.Fprintf(&b, "\n  and %d more", len(p.problems)-i)
+			break
+		}
 		fmt.Fprintf(&b, "\n  line %d: %s", problem.line, problem.msg)
 	}
 	return errors.New(b.String())
@@ -278,12 +283,16 @@ func (p *specParser) need(m mapping, key string) *yaml.Node {
 }
 
 func (p *specParser) text(n *yaml.Node, what string) string {
-	if n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" {
+	if !isText(n) {
 		p.fail(n, "%s must be a text", what)
 		return ""
 	}
 	return n.Value
 }
+
+// isText tells a scalar from null, a list or a mapping. 7 and true are texts
+// where a text is wanted, as they are spelled.
+func isText(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null" }
 
 // choice reads one of a few words; another gives "".
 func (p *specParser) choice(n *yaml.Node, what string, known []string) string {
@@ -337,7 +346,7 @@ func (p *specParser) spec(n *yaml.Node) *Spec {
 		return s
 	}
 	if v := p.need(m, "name"); v != nil {
-		if s.Name = p.text(v, "name"); !modelName.MatchString(s.Name) {
+		if s.Name = p.text(v, "name"); isText(v) && !modelName.MatchString(s.Name) {
 			p.fail(v, "name must be a small letter, then up to 31 small letters, digits and hyphens: it begins every subject")
 		}
 	}
@@ -431,7 +440,7 @@ func newField(name string) Field {
 
 func (p *specParser) fieldName(n *yaml.Node, what string) string {
 	name := p.text(n, what)
-	if n.ShortTag() != "!!null" && (name == "" || len(name) > maxNameBytes || strings.ContainsFunc(name, unicode.IsControl)) {
+	if isText(n) && (name == "" || len(name) > maxNameBytes || strings.ContainsFunc(name, unicode.IsControl)) {
 		p.fail(n, "%s: a name has 1 to %d bytes and no control character, and %q has not", what, maxNameBytes, name)
 	}
 	return name

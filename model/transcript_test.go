@@ -92,7 +92,7 @@ func transcriptSpec(t *testing.T, dir, name string) *Spec {
 func say(m *Model, data string) string {
 	row, err := NewDecoder(m.Spec()).Attributes([]byte(data))
 	if err != nil {
-		return "  invalid: " + problemLines(problems(err)) + "\n"
+		return "  invalid: " + problemList(problems(err)) + "\n"
 	}
 	p := m.Predict(row)
 	return "  " + probabilityLine(m, p.Proba) + "\n"
@@ -134,12 +134,12 @@ func fold(m *Model, subject, rest string) string {
 		if o.Conflict {
 			out.WriteString(", with another payload")
 		}
-		out.WriteString(problemLines(o.Problems) + "\n")
+		out.WriteString(problemList(o.Problems) + "\n")
 	}
 	return out.String()
 }
 
-func problemLines(problems []Problem) string {
+func problemList(problems []Problem) string {
 	var out strings.Builder
 	for _, p := range problems {
 		fmt.Fprintf(&out, "\n    %s (%s)", p, p.Type)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -61,11 +62,26 @@ func remote(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &answer) && answer.Code < 500:
-		return &exitError{exitUsage, err}
+		return &exitError{exitUsage, explained(answer)}
 	case errors.As(err, &answer):
 		return &exitError{exitFailed, err}
 	}
 	return &exitError{exitUnreachable, err}
+}
+
+// explained is an answer's error with all its problems, one a line.
+func explained(answer *bus.RemoteError) error {
+	var body struct {
+		Detail []model.Problem `json:"detail"`
+	}
+	if err := json.Unmarshal(answer.Body, &body); err != nil || len(body.Detail) < 2 {
+		return answer
+	}
+	text := fmt.Sprintf("refused with %d problems (%d):", len(body.Detail), answer.Code)
+	for _, p := range body.Detail {
+		text += "\n  " + p.String()
+	}
+	return errors.New(text)
 }
 
 // loadSpec reads a spec by the name of one that Lockstep ships, or a file.

@@ -1,0 +1,45 @@
+# The everyday recipes. CI runs the same commands: see .ci/run.
+
+# list the recipes
+default:
+    @just --list --unsorted
+
+# a server, three workers and 344 penguins, on this machine
+demo *ARGS:
+    go run ./cmd/lockstep demo {{ARGS}}
+
+# the tests
+test:
+    go test ./...
+
+# the tests under the race detector
+race:
+    go test -race ./...
+
+# the program with the real nats CLI, which must be on the PATH
+e2e:
+    go test -tags e2e -run EndToEnd ./cmd/lockstep
+
+# format, vet, and the linters
+lint:
+    gofmt -l -w cmd bus model worker
+    go vet ./...
+    go vet -tags e2e ./...
+    staticcheck ./...
+
+# fuzz one target for a while: just fuzz FuzzLearn 1m
+fuzz TARGET TIME="30s":
+    go test -run '^$' -fuzz '^{{TARGET}}$' -fuzztime {{TIME}} ./model
+
+# how fast the fold is
+bench:
+    go test -run '^$' -bench . ./model
+
+# rewrite the transcripts by what the fold says now; read the diff
+transcripts:
+    go test -run Transcripts -update ./model
+    git diff --stat model/testdata/transcripts
+
+# all that CI runs
+ci:
+    bash .ci/run

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestReadme holds the README to what exists: each row of "Coming from
+// FastAPI and River" names tests that there are, and each nats command is
+// one that the end-to-end script runs.
+func TestReadme(t *testing.T) {
+	readme := readFile(t, "../../README.md")
+	tests, err := exec.Command("grep", "-rhoE", `^func Test\w+`, "../..", "--include=*_test.go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := readme[strings.Index(readme, "## Coming from FastAPI"):strings.Index(readme, "## The command")]
+	rows := 0
+	for _, line := range strings.Split(table, "\n") {
+		if !strings.HasPrefix(line, "| ") || strings.Contains(line, "shown by") {
+			continue
+		}
+		rows++
+		named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(line, -1)
+		if len(named) == 0 {
+			t.Errorf("no test is named: %s", line)
+		}
+		for _, name := range named {
+			if !strings.Contains(string(tests), "func "+name[1]+"\n") {
+				t.Errorf("there is no %s: %s", name[1], line)
+			}
+		}
+	}
+	if rows < 15 {
+		t.Errorf("%d rows in the table", rows)
+	}
+	script := readFile(t, "testdata/e2e/nats.txtar")
+	for _, command := range regexp.MustCompile(`\$ nats -s nats://127.0.0.1:4222 (.*)`).FindAllStringSubmatch(readme, -1) {
+		if !strings.Contains(script, "exec nats -s $demo_1 "+command[1]+"\n") {
+			t.Errorf("the end-to-end script does not run: %s", command[1])
+		}
+	}
+}
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}

@@ -1,0 +1,244 @@
+"""Writes the traces beside it: what the real River says to each event.
+
+A pipeline is read from the same YAML that Lockstep compiles, so the two
+cannot mean different things. See README.md for how to run it.
+"""
+
+import json
+import os
+import pathlib
+import random
+import sys
+
+import yaml
+from river import compose, naive_bayes, preprocessing, stats
+
+HERE = pathlib.Path(__file__).resolve().parent
+HASH_SEED = "17"  # nothing here depends on it any more; fixed all the same
+
+
+# --- a pipeline from its declaration -------------------------------------------------
+
+def select(columns):
+    """River keeps the names in a set, whose order follows the hash seed: this
+    fixes it to the declared one."""
+    step = compose.Select(*columns)
+    step.keys = dict.fromkeys(columns)
+    return step
+
+
+def step(declared):
+    """One step: a class's name, or a mapping of it to its argument."""
+    name, arg = (declared, None) if isinstance(declared, str) else next(iter(declared.items()))
+    match name:
+        case "Select":
+            return select(arg)
+        case "union":
+            return compose.TransformerUnion(*[(f"branch{i}", pipeline(b)) for i, b in enumerate(arg)])
+        case "StatImputer":
+            return preprocessing.StatImputer(*[(col, getattr(stats, stat)()) for col, stat in arg.items()])
+        case "OneHotEncoder" | "StandardScaler":
+            return getattr(preprocessing, name)(**(arg or {}))
+        case "MultinomialNB" | "GaussianNB":
+            return getattr(naive_bayes, name)(**(arg or {}))
+    raise ValueError(name)
+
+
+def pipeline(declared):
+    return compose.Pipeline(*[(f"step{i}", step(s)) for i, s in enumerate(declared)])
+
+
+def read_spec(path):
+    return yaml.safe_load(path.read_text())
+
+
+# --- what a model has learned ---------------------------------------------------------
+
+def leaves(model):
+    """Every estimator of a pipeline, through unions and nested pipelines."""
+    if isinstance(model, compose.Pipeline):
+        for inner in model.steps.values():
+            yield from leaves(inner)
+    elif isinstance(model, compose.TransformerUnion):
+        for inner in model.transformers.values():
+            yield from leaves(inner)
+    else:
+        yield model
+
+
+def state(model):
+    """The model's state, by River's names."""
+    out = {}
+    scaled = any(isinstance(s, preprocessing.StandardScaler) for s in leaves(model))
+    for s in leaves(model):
+        if isinstance(s, preprocessing.StatImputer):
+            for col, stat in s.stats.items():
+                if isinstance(stat, stats.Mean):
+                    out.setdefault("means", {})[col] = {"n": stat.n, "mean": stat.get()}
+                else:
+                    out[f"{col}_mode"] = {"counts": dict(stat.counts), "mode": stat.get()}
+        elif isinstance(s, preprocessing.OneHotEncoder):
+            for col in s.values:
+                keys = [k for k in s._zero_dict if k.startswith(f"{col}_")]
+                out.setdefault("onehot", {})[col] = keys
+        elif isinstance(s, preprocessing.StandardScaler):
+            for col, n in s.counts.items():
+                out.setdefault("scaler", {})[col] = {"n": n, "mean": s.means[col], "var": s.vars.get(col, 0.0)}
+        elif isinstance(s, naive_bayes.MultinomialNB):
+            out["class_counts"] = dict(s.class_counts)
+            out["class_totals"] = dict(s.class_totals)
+            out["n_terms"] = s.n_terms
+            out["feature_counts"] = {f: dict(c) for f, c in s.feature_counts.items()}
+        elif isinstance(s, naive_bayes.GaussianNB):
+            out["class_counts"] = dict(s.class_counts)
+            # Behind a scaler the last bits hang on the C library: README.md.
+            out["gaussians_near" if scaled else "gaussians"] = {
+                c: {f: {"n": g.n_samples, "mean": g.mu, "s": g._var._S} for f, g in fs.items()}
+                for c, fs in s.gaussians.items()
+            }
+    return out
+
+
+# --- traces --------------------------------------------------------------------------
+
+class Trace:
+    def __init__(self, name):
+        self.path, self.lines, self.seq = HERE / name, [], 0
+
+    def write(self, line):
+        self.lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+    def run(self, declared, events, **first):
+        """Predicts each event, and learns it if it has a label. The keywords
+        go into the first event's line, and `case` into every line."""
+        model, case, learned, right = pipeline(declared), first.pop("case", None), 0, 0
+        for attributes, label in events:
+            self.seq += 1
+            proba = model.predict_proba_one(attributes)
+            predict = model.predict_one(attributes)
+            line = {"seq": self.seq} | ({"case": case} if case else {}) | first
+            self.write(line | {"attributes": attributes, "species": label, "predict": predict, "proba": proba})
+            first = {}
+            if label is not None:
+                model.learn_one(attributes, label)
+                learned += 1
+                right += predict == label
+        self.write({"final": True} | ({"case": case} if case else {}) | {"learned": learned} | state(model))
+        print(f"{self.path.name:35} {case or '':28} {right} of {learned} right")
+
+    def save(self):
+        self.path.write_text("\n".join(self.lines) + "\n")
+
+
+def penguins():
+    """The shuffled penguins, in the order of the default pipeline's trace."""
+    for line in (HERE.parent / "penguins-shuffled.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if "final" not in event:
+            yield event["attributes"], event["species"]
+
+
+def numbers(rows):
+    """(a, b, label) rows as events; a label of None is only predicted."""
+    return [({"a": float(a), "b": float(b)}, label) for a, b, label in rows]
+
+
+def clouds(seed, n, labels, spread=1.0, centre=0.0):
+    """Random points around a place for each label."""
+    r = random.Random(seed)
+    place = {label: (r.uniform(-9, 9), r.uniform(-9, 9)) for label in labels}
+    for _ in range(n):
+        label = r.choice(labels)
+        x, y = place[label]
+        yield round(centre + r.gauss(x, 2) * spread, 3), round(centre + r.gauss(y, 2) * spread, 3), label
+
+
+def shapes(seed, n, null=0.15):
+    """Random categories; a third of the events is only predicted."""
+    r = random.Random(seed)
+    pick = lambda values: None if r.random() < null else r.choice(values)
+    for _ in range(n):
+        event = {"shape": pick(["round", "square", "long", "flat"]), "colour": pick(["red", "green", "blue", "amber"])}
+        yield event, r.choice(["apple", "pear", None])
+
+
+def mixed(seed, n):
+    r = random.Random(seed)
+    for _ in range(n):
+        b = None if r.random() < 0.2 else round(r.uniform(0, 40), 1)
+        event = {"a": round(r.uniform(0, 9), 2), "b": b, "colour": r.choice(["red", "green", "blue"])}
+        yield event, r.choice(["apple", "pear", "plum", None])
+
+
+def pair(shape, colour, label):
+    return {"shape": shape, "colour": colour}, label
+
+
+# A case: its name, its spec, its events.
+CASES = [
+    ("onehot-random", "onehot-two-columns", list(shapes(1, 40))),
+    # A null and the text None are one dummy; the columns' dummies stay apart.
+    ("onehot-null-is-None", "onehot-two-columns", [
+        pair(None, "None", "apple"), pair("None", None, "pear"), pair("red", "red", "pear"),
+        pair(None, None, None), pair("None", "None", None), pair("red", "red", None), pair("", "", "apple"),
+        pair("new", "newer", None), pair("", "", None)]),
+    ("drop-first-random", "onehot-two-columns-drop-first", list(shapes(2, 40))),
+    # The smallest dummy of all moves, and is always a colour's.
+    ("drop-first-moves", "onehot-two-columns-drop-first", [
+        pair("a", "m", "apple"), pair("b", "m", "pear"), pair("a", "k", "apple"), pair("a", "c", None),
+        pair("c", "c", "pear"), pair("a", "m", None), pair("z", "a", None), pair("z", None, "pear"), pair("a", "c", None)]),
+    ("modes-random", "several-modes", list(shapes(3, 40, null=0.4))),
+    ("modes-begin-with-null", "several-modes", [
+        pair(None, None, "apple"), pair(None, "red", "pear"), pair("long", None, None), pair("long", None, "pear"), pair(None, None, None)]),
+    ("alpha-half", "alpha-half", list(mixed(4, 60))),
+    ("gaussian-random", "gaussian", numbers(clouds(5, 60, ["x", "y", "z"]))),
+    ("gaussian-of-one", "gaussian", numbers([
+        (1, 2, "x"), (1, 2, None), (3, 4, None), (5, 6, "y"), (1, 2, None), (7, 8, "y"), (1, 2, None), (6, 7, None), (6, 9, "y"), (6, 8, None)])),
+    ("gaussian-constant", "gaussian", numbers([
+        (1, 5, "x"), (2, 5, "x"), (3, 5, "x"), (2, 5, None), (2, 6, None), (8, 6, "y"), (9, 6, "y"), (8.5, 6, None), (2, 5, None), (2, 7, "x"), (2, 5, None)])),
+    ("gaussian-far-away", "gaussian", numbers([
+        (0, 0, "x"), (1, 1, "x"), (9, 9, "y"), (10, 10, "y"), (1e6, -1e6, None), (1e50, 0, None), (-1e80, 1e80, None), (5, 5, None), (20, 0.5, None)])),
+    ("gaussian-huge", "gaussian", numbers([
+        (1e50, -1e50, "x"), (2e50, -3e50, "x"), (-1e50, 1e50, "y"), (-2e50, 4e50, "y"), (1.5e50, -2e50, None), (0, 0, None), (-1.5e50, 2e50, None)])),
+    # The squares of 1e-170 underflow to no variance, those of 1e-160 nearly.
+    ("gaussian-tiny", "gaussian", numbers([
+        (1e-170, 1e-160, "x"), (2e-170, 3e-160, "x"), (3e-170, 6e-160, "y"), (4e-170, 8e-160, "y"), (1.5e-170, 2e-160, None), (0, 7e-160, None), (1, 0, None)])),
+    ("gaussian-ties", "gaussian", numbers([
+        (-1, 0, "x"), (1, 0, "y"), (-2, 1, "x"), (2, 1, "y"), (-3, -1, "x"), (3, -1, "y"), (0, 0, None), (0, 5, None), (1e9, 0, None)])),
+    ("gaussian-many-classes", "gaussian", numbers(clouds(6, 120, [f"class {i}" for i in range(20)]))),
+    ("gaussian-large-offset", "gaussian", numbers(clouds(7, 40, ["x", "y"], centre=1e9))),
+    ("scaler-random", "scaler", numbers(clouds(8, 60, ["x", "y", "z"], spread=1000.0))),
+    ("scaler-of-one", "scaler", numbers([(3, 4, None), (3, 4, "x"), (3, 4, None), (5, 1, None), (5, 1, "y"), (3, 4, None), (5, 1, None)])),
+    ("scaler-constant", "scaler", numbers([
+        (1, 5, "x"), (2, 5, "x"), (3, 5, "y"), (2, 5, None), (2, 6, None), (8, 6, "y"), (9, 6, "x"), (8.5, 6, None), (2, 5, None)])),
+    ("scaler-large-offset", "scaler", numbers(clouds(9, 40, ["x", "y"], centre=1e9))),
+    ("scaler-huge", "scaler", numbers([
+        (1e50, -1e50, "x"), (2e50, -3e50, "x"), (-1e50, 1e50, "y"), (-2e50, 4e50, "y"), (1.5e50, -2e50, None), (0, 0, None), (-1.5e50, 2e50, None)])),
+    ("scaler-without-std", "scaler-without-std", [
+        ({"a": None if i % 7 == 0 else e["a"], "b": None if i % 5 == 0 else e["b"]}, label)
+        for i, (e, label) in enumerate(numbers(clouds(10, 60, ["x", "y"])))]),
+    ("union-in-union", "union-in-union", [
+        ({"a": abs(e["a"]), "b": abs(e["b"]), "c": float(i % 11)}, label)
+        for i, (e, label) in enumerate(numbers(clouds(11, 60, ["x", "y"])))]),
+]
+
+
+def main():
+    if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
+        os.environ["PYTHONHASHSEED"] = HASH_SEED
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    for name, spec in [
+        ("penguins-gaussian-shuffled.jsonl", HERE.parent.parent / "penguins-gaussian.yaml"),
+        ("gaussian-raw-shuffled.jsonl", HERE / "gaussian-raw.yaml"),
+    ]:
+        trace = Trace(name)
+        trace.run(read_spec(spec)["pipeline"], penguins())
+        trace.save()
+    trace = Trace("river-edge.jsonl")
+    for name, spec, events in CASES:
+        trace.run(read_spec(HERE / f"{spec}.yaml")["pipeline"], events, case=name, reset=True, spec=f"{spec}.yaml")
+    trace.save()
+
+
+if __name__ == "__main__":
+    main()
