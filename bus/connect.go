@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/jsm.go/natscontext"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 )
 
@@ -53,12 +54,17 @@ func (e *PermissionError) Error() string {
 type Conn struct {
 	*nats.Conn
 	config ConnectConfig
+	api    string // begins the subjects of JetStream's API: "$JS.API.", or the context's own
 
 	mu      sync.Mutex
 	waiting map[*call]bool // calls under way; guarded by mu
 }
 
-type call struct{ cancel context.CancelCauseFunc }
+// call is a call under way that a missing right would leave unanswered.
+type call struct {
+	subject string // what it publishes to begins so
+	cancel  context.CancelCauseFunc
+}
 
 // NewID is a random id, for messages and workers.
 func NewID() string { return nuid.Next() }
@@ -76,6 +82,7 @@ func Connect(ctx context.Context, config ConnectConfig) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("credentials: %w", err)
 	}
+	c.api = apiPrefix(saved)
 	server := saved.ServerURL()
 	if c.Conn, err = nats.Connect(server, options...); err != nil {
 		return nil, fmt.Errorf("no NATS server at %s: %w; start one (lockstep demo has its own), or say where it is with --server or --context", server, err)
@@ -85,6 +92,22 @@ func Connect(ctx context.Context, config ConnectConfig) (*Conn, error) {
 	}
 	config.notice("waiting for a NATS server at " + server)
 	return c, c.awaitServer(ctx)
+}
+
+// apiPrefix is where a context has JetStream's API.
+func apiPrefix(saved *natscontext.Context) string {
+	switch {
+	case saved.JSAPIPrefix() != "":
+		return strings.TrimSuffix(saved.JSAPIPrefix(), ".") + "."
+	case saved.JSDomain() != "":
+		return "$JS." + saved.JSDomain() + ".API."
+	}
+	return jetstream.DefaultAPIPrefix
+}
+
+// jetStream is the connection's JetStream.
+func (c *Conn) jetStream() (jetstream.JetStream, error) {
+	return jetstream.NewWithAPIPrefix(c.Conn, c.api)
 }
 
 // awaitServer waits for the first connection.
@@ -187,28 +210,43 @@ func (c *ConnectConfig) notice(text string) {
 // violation is how a server words a denied call.
 var violation = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]+)"`)
 
-func (c *Conn) asyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
-	if found := violation.FindStringSubmatch(err.Error()); found != nil {
-		denied := &PermissionError{Operation: found[1], Subject: found[2]}
-		c.config.notice(denied.Error())
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for w := range c.waiting {
-			w.cancel(denied)
-		}
-		return
+// denial is the missing right that an error speaks of, or nil.
+func denial(err error) *PermissionError {
+	if err == nil {
+		return nil
 	}
-	c.config.notice(err.Error())
+	if found := violation.FindStringSubmatch(err.Error()); found != nil {
+		return &PermissionError{Operation: found[1], Subject: found[2]}
+	}
+	return nil
 }
 
-// do runs a call with a time-out. A right that is found missing meanwhile
-// ends it at once, as a *PermissionError.
-func (c *Conn) do(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
+func (c *Conn) asyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
+	denied := denial(err)
+	if denied == nil {
+		c.config.notice(err.Error())
+		return
+	}
+	c.config.notice(denied.Error())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for w := range c.waiting { // order: each is told the same
+		// A subscription that is denied is the inbox that answers come to.
+		if strings.HasPrefix(denied.Subject, w.subject) || strings.EqualFold(denied.Operation, "subscription") {
+			w.cancel(denied)
+		}
+	}
+}
+
+// do runs a call that publishes to a subject, or to subjects that begin so,
+// with a time-out. A right that is found missing meanwhile ends it at once,
+// as a *PermissionError.
+func (c *Conn) do(ctx context.Context, subject string, timeout time.Duration, f func(context.Context) error) error {
 	ctx, stop := context.WithTimeout(ctx, timeout)
 	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w := &call{cancel}
+	w := &call{subject, cancel}
 	c.mu.Lock()
 	c.waiting[w] = true
 	c.mu.Unlock()

@@ -26,7 +26,7 @@ const counterKept = 10_000
 
 // OpenCounter binds a counter's stream, and creates it if there is none.
 func OpenCounter(ctx context.Context, conn *Conn, stream, subject string, replicas int) (*Counter, error) {
-	js, err := jetstream.New(conn.Conn)
+	js, err := conn.jetStream()
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func OpenCounter(ctx context.Context, conn *Conn, stream, subject string, replic
 
 // bindOrCreate binds a stream, and makes it if there is none.
 func bindOrCreate(ctx context.Context, conn *Conn, js jetstream.JetStream, config jetstream.StreamConfig) (stream jetstream.Stream, err error) {
-	err = conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+	err = conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
 		stream, err = js.Stream(ctx, config.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			stream, err = js.CreateStream(ctx, config)
@@ -88,7 +88,7 @@ func (c *Counter) Add(ctx context.Context, id string, n int64) (int64, error) {
 }
 
 func (c *Counter) attempt(ctx context.Context, msg *nats.Msg) (total int64, duplicate bool, err error) {
-	err = c.conn.do(ctx, attemptTimeout, func(ctx context.Context) error {
+	err = c.conn.do(ctx, c.subject, attemptTimeout, func(ctx context.Context) error {
 		answer, err := c.conn.RequestMsgWithContext(ctx, msg)
 		if err != nil {
 			return err
@@ -115,7 +115,7 @@ func (c *Counter) attempt(ctx context.Context, msg *nats.Msg) (total int64, dupl
 
 // Value is the present total, 0 before anything was added.
 func (c *Counter) Value(ctx context.Context) (total int64, err error) {
-	err = c.conn.do(ctx, attemptTimeout, func(ctx context.Context) error {
+	err = c.conn.do(ctx, c.conn.api, attemptTimeout, func(ctx context.Context) error {
 		msg, err := c.stream.GetLastMsgForSubject(ctx, c.subject)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			total = 0

@@ -60,6 +60,8 @@ func StreamName(model string) string { return strings.ToUpper(model) }
 
 func (c LogConfig) controlSubject(kind string) string { return c.Model + ".ctl." + kind }
 
+func (c LogConfig) learnSubject() string { return c.Model + ".learn" }
+
 // stream is the log's stream as the contract wants it.
 func (c LogConfig) stream(subjects ...string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
@@ -109,10 +111,10 @@ func OpenLog(ctx context.Context, conn *Conn, config LogConfig) (*Log, error) {
 			return nil, fmt.Errorf("log %s: genesis: %w", config.Stream(), err)
 		}
 	}
-	if learn := config.Model + ".learn"; !slices.Contains(info.Config.Subjects, learn) {
+	if learn := config.learnSubject(); !slices.Contains(info.Config.Subjects, learn) {
 		opened := info.Config
 		opened.Subjects = append(opened.Subjects, learn)
-		err := conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+		err := conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
 			_, err := l.js.UpdateStream(ctx, opened)
 			return err
 		})
@@ -144,7 +146,7 @@ func BindLog(ctx context.Context, conn *Conn, config LogConfig) (*Log, error) {
 }
 
 func newLog(conn *Conn, config LogConfig) (*Log, error) {
-	js, err := jetstream.New(conn.Conn)
+	js, err := conn.jetStream()
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +154,7 @@ func newLog(conn *Conn, config LogConfig) (*Log, error) {
 }
 
 func (l *Log) info(ctx context.Context) (info *jetstream.StreamInfo, err error) {
-	err = l.conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+	err = l.conn.do(ctx, l.conn.api, apiTimeout, func(ctx context.Context) error {
 		stream, err := l.js.Stream(ctx, l.config.Stream())
 		if err == nil {
 			info = stream.CachedInfo()
@@ -163,7 +165,7 @@ func (l *Log) info(ctx context.Context) (info *jetstream.StreamInfo, err error) 
 }
 
 func (l *Log) create(ctx context.Context) (info *jetstream.StreamInfo, err error) {
-	err = l.conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+	err = l.conn.do(ctx, l.conn.api, apiTimeout, func(ctx context.Context) error {
 		stream, err := l.js.CreateStream(ctx, l.config.stream(l.config.controlSubject(">")))
 		if err == nil {
 			info = stream.CachedInfo()
@@ -206,6 +208,9 @@ func (c LogConfig) check(got jetstream.StreamConfig) error {
 	differs(got.Sealed, "it is sealed")
 	differs(got.Mirror != nil || len(got.Sources) > 0, "it copies another stream")
 	differs(!slices.Contains(got.Subjects, c.controlSubject(">")), "subject %s is missing", c.controlSubject(">"))
+	for _, subject := range got.Subjects {
+		differs(subject != c.controlSubject(">") && subject != c.learnSubject(), "subject %s is not the log's", subject)
+	}
 	if len(out) > 0 {
 		return &SettingsError{c.Stream(), out}
 	}
@@ -218,7 +223,7 @@ func (l *Log) appendGenesis(ctx context.Context) error {
 		return errors.New("the log is empty")
 	}
 	data := l.config.Genesis()
-	err := l.conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+	err := l.conn.do(ctx, l.config.controlSubject("genesis"), apiTimeout, func(ctx context.Context) error {
 		_, err := l.js.Publish(ctx, l.config.controlSubject("genesis"), data, jetstream.WithExpectLastSequence(0), jetstream.WithMsgID(NewID()))
 		return err
 	})
@@ -246,7 +251,7 @@ func (l *Log) Genesis() []byte { return l.genesis }
 
 // Message reads one message of the log.
 func (l *Log) Message(ctx context.Context, seq uint64) (msg *Message, err error) {
-	err = l.conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+	err = l.conn.do(ctx, l.conn.api, apiTimeout, func(ctx context.Context) error {
 		stream, err := l.js.Stream(ctx, l.config.Stream())
 		if err != nil {
 			return err
@@ -293,7 +298,7 @@ func (l *Log) Append(ctx context.Context, subject, id string, data []byte) (Ack,
 }
 
 func (l *Log) attempt(ctx context.Context, subject, id string, data []byte) (ack *jetstream.PubAck, err error) {
-	err = l.conn.do(ctx, attemptTimeout, func(ctx context.Context) error {
+	err = l.conn.do(ctx, subject, attemptTimeout, func(ctx context.Context) error {
 		ack, err = l.js.Publish(ctx, subject, data, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0))
 		return err
 	})

@@ -25,7 +25,7 @@ const (
 // OpenNotes binds the stream of the notes on a subject and below, and creates
 // it if there is none.
 func OpenNotes(ctx context.Context, conn *Conn, stream, subject string, replicas int) (*Notes, error) {
-	js, err := jetstream.New(conn.Conn)
+	js, err := conn.jetStream()
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func OpenNotes(ctx context.Context, conn *Conn, stream, subject string, replicas
 // Put stores data under a subject. It returns false if the subject has a
 // note already, and an error if the stream is full or does not answer.
 func (n *Notes) Put(ctx context.Context, subject string, data []byte) (stored bool, err error) {
-	err = n.conn.do(ctx, apiTimeout, func(ctx context.Context) error {
+	err = n.conn.do(ctx, subject, apiTimeout, func(ctx context.Context) error {
 		_, err := n.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
 		return err
 	})

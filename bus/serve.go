@@ -120,11 +120,22 @@ func (d Doors) Open(config ServiceConfig) (*Service, error) {
 		}
 	}
 	// Once the server knows the subscriptions, the service is in the group.
-	return s, d.Conn.Flush()
+	if err := d.Conn.Flush(); err != nil {
+		return nil, errors.Join(err, s.micro.Stop())
+	}
+	// A subscription that was denied is known by now, and by nothing else.
+	denied := denial(d.Conn.LastError())
+	for _, e := range config.Endpoints {
+		if denied != nil && denied.Subject == e.Subject {
+			return nil, errors.Join(denied, s.micro.Stop())
+		}
+	}
+	return s, nil
 }
 
 // Stop accepts no more requests, waits until every accepted one is answered,
-// and flushes the answers. It returns an error if ctx ends first.
+// and flushes the answers. It returns an error if ctx ends first, and can
+// then be called again.
 func (s *Service) Stop(ctx context.Context) error {
 	if err := s.micro.Stop(); err != nil {
 		return err

@@ -67,13 +67,17 @@ var errRestart = errors.New("the tail's consumer ended")
 // continued looks contiguous otherwise.
 func (l *Log) Tail(ctx context.Context, from Position, deliver func(*Message) error) error {
 	t := &tail{log: l, position: from, deliver: deliver}
-	for {
+	for said := ""; ; {
 		err := t.run(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if !t.again(err) {
 			return err
+		}
+		if text := err.Error(); !errors.Is(err, errRestart) && text != said {
+			l.conn.config.notice(fmt.Sprintf("the log %s cannot be read, trying on: %v", l.config.Stream(), err))
+			said = text
 		}
 		select {
 		case <-ctx.Done():
@@ -123,14 +127,14 @@ func (t *tail) run(ctx context.Context) error {
 		return err
 	}
 	defer sub.Unsubscribe()
-	p := &pull{tail: t, inbox: inbox, next: max(t.position.Applied, 1), subject: "$JS.API.CONSUMER.MSG.NEXT." + t.log.config.Stream() + "." + consumer}
+	p := &pull{tail: t, inbox: inbox, next: max(t.position.Applied, 1), subject: conn.api + "CONSUMER.MSG.NEXT." + t.log.config.Stream() + "." + consumer}
 	return p.loop(ctx, messages, status)
 }
 
 // start makes a consumer that begins at what was applied last, and returns
 // how many messages it has.
 func (t *tail) start(ctx context.Context) (name string, pending uint64, err error) {
-	err = t.log.conn.do(ctx, tailAPI, func(ctx context.Context) error {
+	err = t.log.conn.do(ctx, t.log.conn.api, tailAPI, func(ctx context.Context) error {
 		consumer, err := t.log.js.CreateConsumer(ctx, t.log.config.Stream(), jetstream.ConsumerConfig{
 			Name:              "lockstep-" + NewID(),
 			DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
@@ -151,7 +155,7 @@ func (t *tail) start(ctx context.Context) (name string, pending uint64, err erro
 // dropConsumer deletes a consumer without waiting: where that fails, the
 // server forgets it by itself.
 func (l *Log) dropConsumer(name string) {
-	_ = l.conn.Publish("$JS.API.CONSUMER.DELETE."+l.config.Stream()+"."+name, nil)
+	_ = l.conn.Publish(l.conn.api+"CONSUMER.DELETE."+l.config.Stream()+"."+name, nil)
 }
 
 // confirmRollback is called when the log seems to end before what was

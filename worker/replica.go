@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"sync"
 
 	"lockstep/bus"
@@ -93,7 +94,7 @@ func (r *replica) position() bus.Position {
 
 // message is a message of the log as the model reads it.
 func message(name string, msg *bus.Message) model.Message {
-	return model.Message{Seq: msg.Seq, Subject: msg.Subject[len(name)+1:], ID: msg.ID, Data: msg.Data}
+	return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, name+"."), ID: msg.ID, Data: msg.Data}
 }
 
 // replyTail is the end of every reply made at this sequence. It is built once

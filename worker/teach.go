@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"lockstep/bus"
 	"lockstep/model"
@@ -130,7 +131,8 @@ func (w *Worker) publish(l *lesson) {
 		w.replica.forget(l.id, l.told)
 		<-w.lessons
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), l.want.timeout)
+	deadline := time.Now().Add(l.want.timeout)
+	ctx, cancel := context.WithDeadline(w.appending, deadline)
 	defer cancel()
 	ack, err := w.cfg.Log.Append(ctx, w.cfg.Spec.Name+"."+model.SubjectLearn, l.id, l.data)
 	if err != nil {
@@ -138,7 +140,7 @@ func (w *Worker) publish(l *lesson) {
 		w.unstored(l, err)
 		return
 	}
-	err = w.parking.park(max(ack.Seq, l.want.minSeq), l.want.timeout, func(err error) {
+	err = w.parking.park(max(ack.Seq, l.want.minSeq), time.Until(deadline), func(err error) {
 		defer finish()
 		if err != nil {
 			w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored and will be learned, but %w", err))

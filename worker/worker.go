@@ -92,9 +92,11 @@ type Worker struct {
 	parking   *parking
 	predicted *predicted
 	rejects   *rejections
-	decoders  sync.Pool     // of *model.Decoder
-	lessons   chan struct{} // a place for each teach between its publish and its answer
-	labelKey  []byte        // how a prediction's reply begins
+	decoders  sync.Pool       // of *model.Decoder
+	lessons   chan struct{}   // a place for each teach between its publish and its answer
+	appending context.Context // of the appends since the last join; set before any request comes
+	giveUp    func()          // ends it
+	labelKey  []byte          // how a prediction's reply begins
 
 	target uint64 // the log's end at the start: from there on the replica is caught up; the fold's
 
@@ -176,11 +178,10 @@ func (w *Worker) Run(ctx context.Context) error {
 func (w *Worker) fold(ctx context.Context) error {
 	for {
 		w.setState(Restoring)
-		_, last, err := w.cfg.Log.End(ctx)
-		if err != nil {
+		var err error
+		if w.target, err = w.end(ctx); err != nil {
 			return err
 		}
-		w.target = last
 		position := w.replica.position()
 		w.parking.open(position.Applied)
 		w.setState(Replaying)
@@ -191,6 +192,22 @@ func (w *Worker) fold(ctx context.Context) error {
 		}
 		if err := w.foldAnew(rolled); err != nil {
 			return err
+		}
+	}
+}
+
+// end finds the log's last sequence, however long the server takes to say.
+func (w *Worker) end(ctx context.Context) (uint64, error) {
+	for {
+		_, last, err := w.cfg.Log.End(ctx)
+		var denied *bus.PermissionError
+		if err == nil || ctx.Err() != nil || errors.As(err, &denied) {
+			return last, err
+		}
+		w.log.Warn("the log does not answer; trying on", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
 		}
 	}
 }
@@ -255,8 +272,10 @@ func (w *Worker) join() error {
 	if w.door.closed || w.door.service != nil {
 		return nil
 	}
+	w.appending, w.giveUp = context.WithCancel(context.Background())
 	service, err := w.cfg.Doors.Open(w.modelService())
 	if err != nil {
+		w.giveUp()
 		return fmt.Errorf("model service: %w", err)
 	}
 	w.door.service = service
@@ -264,8 +283,8 @@ func (w *Worker) join() error {
 	return nil
 }
 
-// leave leaves the group, once everything accepted has been answered by the
-// fold or, after parking.close, with a 503.
+// leave leaves the group. What was accepted is answered by the fold while
+// that goes on; what is left then, or once the parking is closed, gets a 503.
 func (w *Worker) leave() {
 	w.door.Lock()
 	service := w.door.service
@@ -274,15 +293,23 @@ func (w *Worker) leave() {
 	if service == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
-	defer cancel()
-	if err := service.Stop(ctx); err != nil {
+	defer w.giveUp()
+	stop := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		return service.Stop(ctx)
+	}
+	if stop() == nil {
+		return
+	}
+	w.parking.close()
+	w.giveUp()
+	if err := stop(); err != nil {
 		w.log.Warn("some requests may be unanswered", "error", err)
 	}
 }
 
-// drain leaves the group for good while the fold goes on, so that what was
-// accepted is answered by it.
+// drain leaves the group for good while the fold goes on.
 func (w *Worker) drain() {
 	w.door.Lock()
 	w.door.closed = true

@@ -181,7 +181,7 @@ func (o *replayOptions) replayLog(cmd *cobra.Command) error {
 	}
 	bar := progress(cmd, "replaying", int64(last), !o.each && !o.json)
 	err = log.Tail(ctx, bus.Position{}, func(msg *bus.Message) error {
-		if err := r.apply(model.Message{Seq: msg.Seq, Subject: msg.Subject[len(o.model)+1:], ID: msg.ID, Data: msg.Data}); err != nil {
+		if err := r.apply(model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, o.model+"."), ID: msg.ID, Data: msg.Data}); err != nil {
 			return err
 		}
 		bar.Set(int(msg.Seq))

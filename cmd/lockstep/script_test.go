@@ -25,7 +25,6 @@ func TestMain(m *testing.M) {
 
 // processes are the ones that a script started, by the names it gave them.
 type processes struct {
-	mu      sync.Mutex
 	running map[string]*process
 }
 

@@ -170,6 +170,22 @@ def mixed(seed, n):
         yield event, r.choice(["apple", "pear", "plum", None])
 
 
+def growing(seed, n):
+    """Numbers that grow, so that each sum soon passes a power of two: only
+    there do its last bits tell in which order it was added up."""
+    r = random.Random(seed)
+    for i in range(n):
+        event = {k: round(r.uniform(0, 1) * 1.5**i, 3) for k in "abc"}
+        yield event | {"colour": r.choice(["red", "green"])}, r.choice(["apple", "pear"])
+
+
+def small(seed, n):
+    """Numbers near a dummy's 1, for many classes: their sums pass many powers of two."""
+    r = random.Random(seed)
+    for _ in range(n):
+        yield {"a": round(r.uniform(0, 1), 3), "colour": r.choice(["red", "green"])}, f"class {r.randrange(6)}"
+
+
 def pair(shape, colour, label):
     return {"shape": shape, "colour": colour}, label
 
@@ -191,6 +207,8 @@ CASES = [
     ("modes-begin-with-null", "several-modes", [
         pair(None, None, "apple"), pair(None, "red", "pear"), pair("long", None, None), pair("long", None, "pear"), pair(None, None, None)]),
     ("alpha-half", "alpha-half", list(mixed(4, 60))),
+    ("union-order", "union-order", list(growing(12, 50))),
+    ("dummies-first", "dummies-first", list(small(13, 60))),
     ("gaussian-random", "gaussian", numbers(clouds(5, 60, ["x", "y", "z"]))),
     ("gaussian-of-one", "gaussian", numbers([
         (1, 2, "x"), (1, 2, None), (3, 4, None), (5, 6, "y"), (1, 2, None), (7, 8, "y"), (1, 2, None), (6, 7, None), (6, 9, "y"), (6, 8, None)])),
@@ -205,7 +223,7 @@ CASES = [
         (1e-170, 1e-160, "x"), (2e-170, 3e-160, "x"), (3e-170, 6e-160, "y"), (4e-170, 8e-160, "y"), (1.5e-170, 2e-160, None), (0, 7e-160, None), (1, 0, None)])),
     ("gaussian-ties", "gaussian", numbers([
         (-1, 0, "x"), (1, 0, "y"), (-2, 1, "x"), (2, 1, "y"), (-3, -1, "x"), (3, -1, "y"), (0, 0, None), (0, 5, None), (1e9, 0, None)])),
-    ("gaussian-many-classes", "gaussian", numbers(clouds(6, 120, [f"class {i}" for i in range(20)]))),
+    ("gaussian-many-classes", "gaussian", numbers(clouds(6, 80, [f"class {i}" for i in range(12)]))),
     ("gaussian-large-offset", "gaussian", numbers(clouds(7, 40, ["x", "y"], centre=1e9))),
     ("scaler-random", "scaler", numbers(clouds(8, 60, ["x", "y", "z"], spread=1000.0))),
     ("scaler-of-one", "scaler", numbers([(3, 4, None), (3, 4, "x"), (3, 4, None), (5, 1, None), (5, 1, "y"), (3, 4, None), (5, 1, None)])),
