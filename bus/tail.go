@@ -16,8 +16,9 @@ import (
 // Position is where a tail goes on.
 type Position struct {
 	Applied uint64 // the last sequence that was applied, 0 before any
-	// Check tells whether a message, which has the sequence last applied, is
-	// the very one that was applied. Needed once Applied is not 0.
+	// Check tells whether a message, which has the sequence that was delivered
+	// or applied last, is the very one that was applied. It is asked at every
+	// start but one at 0.
 	Check func(*Message) bool
 }
 

@@ -129,6 +129,7 @@ type demo struct {
 	spec    *model.Spec
 	url     string
 	conn    *bus.Conn
+	taught  uint64 // the sequence of the last penguin taught
 }
 
 func (d *demo) startServer(cmd *cobra.Command) (*broker.Server, error) {
@@ -296,7 +297,8 @@ func (d *demo) lesson(ctx context.Context, e event) (right bool, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	answer, err := bus.Ask(ctx, d.conn, d.spec.Name+".predict", learn.Attributes, nats.Header{})
+	// Whichever worker answers has learned what was taught before.
+	answer, err := bus.Ask(ctx, d.conn, d.spec.Name+".predict", learn.Attributes, nats.Header{"Lockstep-Min-Seq": {fmt.Sprint(d.taught)}})
 	if err != nil {
 		return false, err
 	}
@@ -306,7 +308,15 @@ func (d *demo) lesson(ctx context.Context, e event) (right bool, err error) {
 	if err := json.Unmarshal(answer.Data, &predicted); err != nil {
 		return false, err
 	}
-	_, err = bus.Ask(ctx, d.conn, d.spec.Name+".teach", e.data, nats.Header{"Nats-Msg-Id": {fmt.Sprintf("demo-penguin-%d", e.line)}})
+	answer, err = bus.Ask(ctx, d.conn, d.spec.Name+".teach", e.data, nats.Header{"Nats-Msg-Id": {fmt.Sprintf("demo-penguin-%d", e.line)}})
+	if err != nil {
+		return false, err
+	}
+	var taught struct {
+		Seq uint64 `json:"seq"`
+	}
+	err = json.Unmarshal(answer.Data, &taught)
+	d.taught = taught.Seq
 	return predicted.Species != nil && *predicted.Species == learn.Species, err
 }
 

@@ -180,8 +180,12 @@ func (o *replayOptions) replayLog(cmd *cobra.Command) error {
 		last = o.to
 	}
 	bar := progress(cmd, "replaying", int64(last), !o.each && !o.json)
-	err = log.Tail(ctx, bus.Position{}, func(msg *bus.Message) error {
-		if err := r.apply(model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, o.model+"."), ID: msg.ID, Data: msg.Data}); err != nil {
+	message := func(msg *bus.Message) model.Message {
+		return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, o.model+"."), ID: msg.ID, Data: msg.Data}
+	}
+	from := bus.Position{Check: func(msg *bus.Message) bool { return r.model.IsTip(message(msg)) }}
+	err = log.Tail(ctx, from, func(msg *bus.Message) error {
+		if err := r.apply(message(msg)); err != nil {
 			return err
 		}
 		bar.Set(int(msg.Seq))
