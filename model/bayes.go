@@ -29,11 +29,18 @@ type numberFeature struct {
 // Introduction to Information Retrieval, chapter 13.
 type multinomialNB struct {
 	alpha    float64
-	numbers  []numberFeature  // summed first, in this order
-	encoders []*oneHotEncoder // then their dummies, in this order
+	numbers  []numberFeature
+	encoders []*oneHotEncoder
+	order    []summand // every sum runs over these, in this order
 
 	n       uint64
 	classes []multinomialClass
+}
+
+// summand is a number, or all dummies of an encoder.
+type summand struct {
+	dummies bool
+	i       int // in numbers or encoders
 }
 
 type multinomialClass struct {
@@ -73,15 +80,16 @@ func (m *multinomialNB) learn(f *frame, class int) {
 	c := &m.classes[class]
 	c.count++
 	c.last = m.n
-	for i := range m.numbers {
-		x := f.nums[m.numbers[i].in].v
-		c.amounts[i] += x
-		c.total += x
-	}
-	for i, e := range m.encoders {
-		for _, place := range f.dummies[e.out].known {
-			c.dummies[i] = grow(c.dummies[i], int(place))
-			c.dummies[i][place]++
+	for _, s := range m.order {
+		if !s.dummies {
+			x := f.nums[m.numbers[s.i].in].v
+			c.amounts[s.i] += x
+			c.total += x
+			continue
+		}
+		for _, place := range f.dummies[m.encoders[s.i].out].known {
+			c.dummies[s.i] = grow(c.dummies[s.i], int(place))
+			c.dummies[s.i][place]++
 			c.total++
 		}
 	}
@@ -116,13 +124,14 @@ func (m *multinomialNB) jointLogLikelihood(f *frame, jll []float64) {
 		c := &m.classes[class]
 		c.prepare(c.total+smoothing, len(m.numbers), len(m.encoders))
 		sum := 0.0
-		for i := range m.numbers {
-			sum += float64(f.nums[m.numbers[i].in].v * c.numberLog(i, m.alpha))
-		}
-		for i, e := range m.encoders {
-			d := &f.dummies[e.out]
+		for _, s := range m.order {
+			if !s.dummies {
+				sum += float64(f.nums[m.numbers[s.i].in].v * c.numberLog(s.i, m.alpha))
+				continue
+			}
+			d := &f.dummies[m.encoders[s.i].out]
 			for _, place := range d.known {
-				sum += c.dummyLog(i, int(place), m.alpha)
+				sum += c.dummyLog(s.i, int(place), m.alpha)
 			}
 			for range d.fresh {
 				sum += c.freshLog(m.alpha)

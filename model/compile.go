@@ -247,16 +247,19 @@ func (c *compiler) scaler(s *Step, in []column) []column {
 func (c *compiler) classify(s *Step, in []column) {
 	var numbers []numberFeature
 	var encoders []*oneHotEncoder
+	var order []summand
 	for i := range in {
 		switch col := &in[i]; {
 		case s.Class == "MultinomialNB" && col.kind == dummyColumns:
 			if !slices.Contains(encoders, col.encoder) {
+				order = append(order, summand{dummies: true, i: len(encoders)})
 				encoders = append(encoders, col.encoder)
 			}
 		case c.plainNumber(s, col):
 			if s.Class == "MultinomialNB" && col.min < 0 && !c.trusted {
 				c.fail(s, "column %q may be negative, which it cannot bear; give its input a min of 0 or more, and no StandardScaler before", col.name)
 			}
+			order = append(order, summand{i: len(numbers)})
 			numbers = append(numbers, numberFeature{name: col.name, in: col.slot})
 		}
 	}
@@ -268,7 +271,7 @@ func (c *compiler) classify(s *Step, in []column) {
 		if s.Alpha < 1e-9 || s.Alpha > 1e9 {
 			c.fail(s, "alpha is %v, and must be from 1e-9 to 1e9", s.Alpha)
 		}
-		c.classifier = &multinomialNB{alpha: s.Alpha, numbers: numbers, encoders: encoders}
+		c.classifier = &multinomialNB{alpha: s.Alpha, numbers: numbers, encoders: encoders, order: order}
 	case "GaussianNB":
 		c.classifier = &gaussianNB{numbers: numbers}
 	default:

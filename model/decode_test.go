@@ -413,7 +413,7 @@ func TestQuickIsParseFloat(t *testing.T) {
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 100_000 {
-		text := strconv.Itoa(int(rng.Uint64() >> (1 + rng.IntN(63))))
+		text := strconv.FormatUint(rng.Uint64()>>(1+rng.IntN(63)), 10)
 		if at := 1 + rng.IntN(len(text)); at < len(text) {
 			text = text[:at] + "." + text[at:]
 		}

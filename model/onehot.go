@@ -58,7 +58,9 @@ func (t *oneHotEncoder) add(col *oneHotColumn, id int32) {
 	if t.min == unknown {
 		t.min = place
 	} else if t.keys.texts[place] < t.keys.texts[t.min] {
-		t.since[t.min] = t.n
+		if t.dropFirst {
+			t.since[t.min] = t.n
+		}
 		t.min = place
 	}
 	if t.dropFirst && t.min == place {

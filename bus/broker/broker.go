@@ -22,6 +22,9 @@ type Config struct {
 	Port     int    // of clients on 127.0.0.1; 0 takes a free one
 	StoreDir string // its JetStream's files; one server at a time
 	Name     string // shown to clients; empty: a random one
+	// Denied are subjects that clients may neither publish nor subscribe to,
+	// for tests of what a missing right looks like.
+	Denied []string
 }
 
 // ErrLocked is returned when another process has a server on the store.
@@ -77,7 +80,7 @@ func start(ctx context.Context, config Config) (*server.Server, error) {
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
-	s, err := server.NewServer(&server.Options{
+	options := &server.Options{
 		ServerName: config.Name,
 		Host:       host,
 		Port:       port,
@@ -85,7 +88,13 @@ func start(ctx context.Context, config Config) (*server.Server, error) {
 		JetStream:  true,
 		StoreDir:   config.StoreDir,
 		SyncAlways: true,
-	})
+	}
+	if len(config.Denied) > 0 {
+		deny := &server.SubjectPermission{Deny: config.Denied}
+		options.NoAuthUser = "anyone"
+		options.Users = []*server.User{{Username: "anyone", Permissions: &server.Permissions{Publish: deny, Subscribe: deny}}}
+	}
+	s, err := server.NewServer(options)
 	if err != nil {
 		return nil, fmt.Errorf("nats-server: %w", err)
 	}
