@@ -92,8 +92,9 @@ type Service struct {
 }
 
 // Doors opens services on a connection. Only services may subscribe on it,
-// one at a time: that is how Stop knows that nothing is left to answer. A
-// connection of their own also keeps requests from queueing behind a replay.
+// and the one opened last stops first: that is how Stop knows that nothing is
+// left to answer. A connection of their own also keeps requests from queueing
+// behind a replay.
 type Doors struct{ Conn *Conn }
 
 // Open starts to serve.
@@ -137,7 +138,11 @@ func (d Doors) Open(config ServiceConfig) (*Service, error) {
 // and flushes the answers. It returns an error if ctx ends first, and can
 // then be called again.
 func (s *Service) Stop(ctx context.Context) error {
-	if err := s.micro.Stop(); err != nil {
+	err := s.micro.Stop()
+	if !s.conn.IsConnected() {
+		return nil // whoever asked has lost the connection too
+	}
+	if err != nil {
 		return err
 	}
 	// micro's Stop returns at once. Its subscriptions are gone only when
@@ -156,7 +161,7 @@ func (s *Service) Stop(ctx context.Context) error {
 		return fmt.Errorf("requests still unanswered: %w", ctx.Err())
 	case <-answered:
 	}
-	return s.conn.FlushWithContext(ctx)
+	return s.conn.Flush()
 }
 
 // RemoteError is an error that a service answered with.

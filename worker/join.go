@@ -72,7 +72,7 @@ func join(ctx context.Context, config JoinConfig, c conns) (*Worker, error) {
 	}
 	return New(Config{
 		Name: config.Name, Stream: stream, Version: config.Version, Spec: config.Spec,
-		Log: log, Doors: bus.Doors{Conn: c.doors}, Self: bus.Doors{Conn: c.log},
+		Log: log, Doors: bus.Doors{Conn: c.doors},
 		Predicted: predicted, Verdicts: verdicts, Logger: config.Logger, OnState: config.OnState,
 	})
 }

@@ -42,8 +42,7 @@ type Config struct {
 	Spec    *model.Spec
 
 	Log       Log
-	Doors     Doors // the model's service: joined when fit, left when not
-	Self      Doors // the replica's own service (status): as long as it lives
+	Doors     Doors
 	Predicted Counter
 	Verdicts  Verdicts
 
@@ -140,7 +139,7 @@ func (w *Worker) setState(s State) {
 // returns nil. It returns an error if the replica can't go on: the log has a
 // hole (bus.GapError), or another contract (ErrContract).
 func (w *Worker) Run(ctx context.Context) error {
-	self, err := w.cfg.Self.Open(w.statusService())
+	self, err := w.cfg.Doors.Open(w.statusService())
 	if err != nil {
 		return fmt.Errorf("status service: %w", err)
 	}
