@@ -167,19 +167,17 @@ func (w *Worker) unstored(l *lesson, err error) {
 	refuse(l.req, code, fmt.Sprintf("the event was not acknowledged: %v; %s", err, hint), nil)
 }
 
-// finish answers a lesson whose sequence has been applied. What the fold said
-// while the lesson waited is its answer; if the message was there before,
-// the ids remember it, unless it was rejected.
+// finish answers a lesson whose sequence has been applied. If the lesson's
+// own message is there, its answer is what the fold said of it; if the id was
+// there before, it is what the ids remember, which is nothing of an event
+// that was rejected.
 func (w *Worker) finish(l *lesson, ack bus.Ack) {
 	outcomes := w.recall(l)
-	heard := l.told.of(ack.Seq)
-	for i := range outcomes {
-		own := i < len(heard) && !ack.Duplicate && heard[i].Verdict != model.Duplicate
-		switch {
-		case own && !outcomes[i].Conflict:
-			outcomes[i] = heard[i]
-		case outcomes[i].Verdict == 0 && i < len(heard):
-			outcomes[i] = heard[i]
+	if heard := l.told.of(ack.Seq); !ack.Duplicate && len(heard) == len(outcomes) {
+		for i := range outcomes {
+			if !outcomes[i].Conflict {
+				outcomes[i] = heard[i]
+			}
 		}
 	}
 	w.answer(l, ack.Seq, outcomes)
@@ -214,7 +212,7 @@ func (w *Worker) answer(l *lesson, seq uint64, outcomes []model.Outcome) {
 			refused = append(refused, o.Problems...)
 		case o.Verdict == 0:
 			if code == 0 {
-				code, description = 422, fmt.Sprintf("the first event with this id, at sequence %d, was rejected; use a new id", seq)
+				code, description = 422, fmt.Sprintf("the first event with this id, at sequence %d, was rejected, or learned more than dedup.window ids ago; use a new id", seq)
 			}
 			event.Seq, event.Status = seq, "rejected"
 		default:

@@ -104,7 +104,9 @@ func TestConcurrentTeaching(t *testing.T) {
 	for err := range errs {
 		t.Error(err)
 	}
+	began := time.Now()
 	fleet := awaitFleet(t, connectTo(t, url), workers, teaches+1, teaches)
+	t.Logf("%d workers agree on %d learned and %d predicted, %s after the last answer", workers, teaches, teaches, time.Since(began).Round(time.Millisecond))
 	for _, s := range fleet {
 		if s.Learned != teaches || s.Digest != fleet[0].Digest || s.Rejected+s.Duplicates != 0 {
 			t.Errorf("%s learned %d, rejected %d, repeated %d, digest %s", s.Replica, s.Learned, s.Rejected, s.Duplicates, s.Digest)
