@@ -22,7 +22,7 @@ e2e:
 
 # format, vet, and the linters
 lint:
-    gofmt -l -w cmd bus model worker
+    gofmt -l -w cmd bus deploy model worker
     go vet ./...
     go vet -tags e2e ./...
     staticcheck ./...
@@ -30,6 +30,10 @@ lint:
 # fuzz one target for a while: just fuzz FuzzLearn 1m
 fuzz TARGET TIME="30s":
     go test -run '^$' -fuzz '^{{TARGET}}$' -fuzztime {{TIME}} ./model
+
+# the digests on ten processors, most of them emulated (Debian: qemu-user-static, nodejs)
+cross:
+    .ci/cross more
 
 # how fast the fold is
 bench:
