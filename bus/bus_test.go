@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -246,66 +247,106 @@ func TestPublisher(t *testing.T) {
 	}
 }
 
-func TestServiceAnswersAllBeforeItStops(t *testing.T) {
+// service is an endpoint under test, and a client that counts its answers.
+type service struct {
+	*bus.Service
+	t       *testing.T
+	client  *bus.Conn
+	doors   *bus.Conn
+	answers chan *nats.Msg
+}
+
+// serve opens an endpoint and sends it requests, numbered from 0.
+func serve(t *testing.T, requests int, handler func(*bus.Request)) *service {
+	t.Helper()
 	url := startServer(t, broker.Config{}).ClientURL()
-	client := connect(t, bus.ConnectConfig{Server: url})
-	doors := bus.Doors{Conn: connect(t, bus.ConnectConfig{Server: url})}
-	release := make(chan struct{})
-	service, err := doors.Open(bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{
-		Name: "e", Subject: "s.e", Queue: "q",
-		Handler: func(r *bus.Request) {
-			go func() { // later, from elsewhere
-				<-release
-				r.Reply(r.Data())
-				r.Error(500, "twice", nil)
-			}()
-		},
+	s := &service{t: t, client: connect(t, bus.ConnectConfig{Server: url}), doors: connect(t, bus.ConnectConfig{Server: url}), answers: make(chan *nats.Msg, 2*requests)}
+	var err error
+	s.Service, err = bus.Doors{Conn: s.doors}.Open(bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{
+		Name: "e", Subject: "s.e", Queue: "q", Handler: handler,
 	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	const requests = 300
-	inbox := client.NewInbox()
-	answers := make(chan *nats.Msg, 2*requests)
-	if _, err := client.ChanSubscribe(inbox, answers); err != nil {
+	inbox := s.client.NewInbox()
+	if _, err := s.client.ChanSubscribe(inbox, s.answers); err != nil {
 		t.Fatal(err)
 	}
 	for i := range requests {
-		if err := client.PublishRequest("s.e", inbox, fmt.Append(nil, i)); err != nil {
+		if err := s.client.PublishRequest("s.e", inbox, fmt.Append(nil, i)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := client.Flush(); err != nil {
+	if err := s.client.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if err := service.Stop(short); err == nil {
-		t.Error("it stopped with requests unanswered")
+	return s
+}
+
+// stopped stops the service, closes its connection, and wants an answer to
+// each request that reached it, and one only.
+func (s *service) stopped(requests int) {
+	s.t.Helper()
+	if err := s.Stop(s.t.Context()); err != nil {
+		s.t.Fatal(err)
 	}
-	close(release)
-	if err := service.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	doors.Conn.Close()
-	if err := client.Flush(); err != nil {
-		t.Fatal(err)
+	s.doors.Close()
+	if err := s.client.Flush(); err != nil {
+		s.t.Fatal(err)
 	}
 	seen := map[string]bool{}
 	for len(seen) < requests {
 		select {
-		case a := <-answers:
+		case a := <-s.answers:
 			if seen[string(a.Data)] || len(a.Header) > 0 {
-				t.Fatalf("answered twice: %s %v", a.Data, a.Header)
+				s.t.Fatalf("answered twice: %s %v", a.Data, a.Header)
 			}
 			seen[string(a.Data)] = true
 		case <-time.After(patience):
-			t.Fatalf("%d of %d answered", len(seen), requests)
+			s.t.Fatalf("%d of %d answered", len(seen), requests)
 		}
 	}
-	if _, err := bus.Ask(t.Context(), client, "s.e", nil, nil); !errors.Is(err, bus.ErrNobody) {
-		t.Errorf("after the stop: %v", err)
+	if _, err := bus.Ask(s.t.Context(), s.client, "s.e", nil, nil); !errors.Is(err, bus.ErrNobody) {
+		s.t.Errorf("after the stop: %v", err)
 	}
+}
+
+// TestServiceAnswersLaterBeforeItStops: handlers that answer from elsewhere.
+func TestServiceAnswersLaterBeforeItStops(t *testing.T) {
+	const requests = 300
+	release := make(chan struct{})
+	s := serve(t, requests, func(r *bus.Request) {
+		go func() {
+			<-release
+			r.Reply(r.Data())
+			r.Error(500, "twice", nil)
+		}()
+	})
+	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := s.Stop(short); err == nil {
+		t.Error("it stopped with requests unanswered")
+	}
+	close(release)
+	s.stopped(requests)
+}
+
+// TestServiceAnswersTheQueueBeforeItStops: requests that no handler has seen
+// yet, for each holds up the next.
+func TestServiceAnswersTheQueueBeforeItStops(t *testing.T) {
+	const requests = 300
+	turn := make(chan struct{})
+	s := serve(t, requests, func(r *bus.Request) {
+		<-turn
+		r.Reply(r.Data())
+	})
+	go func() {
+		for range requests {
+			turn <- struct{}{}
+			runtime.Gosched() // between two requests nothing is in flight
+		}
+	}()
+	s.stopped(requests)
 }
 
 func TestRemoteError(t *testing.T) {

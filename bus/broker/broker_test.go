@@ -89,3 +89,10 @@ func TestEraseKeepsWhatIsNotTheServers(t *testing.T) {
 		t.Errorf("the store is still there: %v", err)
 	}
 }
+
+func TestEveryMessageIsSynced(t *testing.T) {
+	s := startOn(t, Config{StoreDir: t.TempDir()})
+	if config := s.server.JetStreamConfig(); config == nil || !config.SyncAlways {
+		t.Errorf("%+v", config)
+	}
+}

@@ -224,6 +224,10 @@ func endBehind(t *testing.T, s *suite) {
 	s.RollBack(5)
 	got, err := s.read(tip(9, "7"), 11)
 	wantRollback(t, got, err)
+	var rolled *bus.RolledBackError
+	if errors.As(err, &rolled) && (rolled.End != 5 || rolled.Applied != 9) {
+		t.Errorf("%+v, want the end at 5", rolled)
+	}
 }
 
 func wantGap(t *testing.T, got []bus.Message, err error) {
