@@ -247,8 +247,8 @@ func TestPublisher(t *testing.T) {
 	}
 }
 
-// service is an endpoint under test, and a client that counts its answers.
-type service struct {
+// served is an endpoint under test, and a client that counts its answers.
+type served struct {
 	*bus.Service
 	t       *testing.T
 	client  *bus.Conn
@@ -257,10 +257,10 @@ type service struct {
 }
 
 // serve opens an endpoint and sends it requests, numbered from 0.
-func serve(t *testing.T, requests int, handler func(*bus.Request)) *service {
+func serve(t *testing.T, requests int, handler func(*bus.Request)) *served {
 	t.Helper()
 	url := startServer(t, broker.Config{}).ClientURL()
-	s := &service{t: t, client: connect(t, bus.ConnectConfig{Server: url}), doors: connect(t, bus.ConnectConfig{Server: url}), answers: make(chan *nats.Msg, 2*requests)}
+	s := &served{t: t, client: connect(t, bus.ConnectConfig{Server: url}), doors: connect(t, bus.ConnectConfig{Server: url}), answers: make(chan *nats.Msg, 2*requests)}
 	var err error
 	s.Service, err = bus.Doors{Conn: s.doors}.Open(bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{
 		Name: "e", Subject: "s.e", Queue: "q", Handler: handler,
@@ -285,7 +285,7 @@ func serve(t *testing.T, requests int, handler func(*bus.Request)) *service {
 
 // stopped stops the service, closes its connection, and wants an answer to
 // each request that reached it, and one only.
-func (s *service) stopped(requests int) {
+func (s *served) stopped(requests int) {
 	s.t.Helper()
 	if err := s.Stop(s.t.Context()); err != nil {
 		s.t.Fatal(err)

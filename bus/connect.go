@@ -21,7 +21,8 @@ import (
 
 // ConnectConfig says how to reach NATS. What is empty is taken from the
 // environment (the nats CLI's own variables), then from the user's selected
-// nats context, then it is nats://127.0.0.1:4222.
+// nats context, then it is nats://127.0.0.1:4222. With a Context the
+// environment is left alone.
 type ConnectConfig struct {
 	Server      string // URLs, separated by commas
 	Context     string // a nats context's name
@@ -72,7 +73,9 @@ func NewID() string { return nuid.Next() }
 // Connect connects as the config says. Without Wait it fails if no server
 // can be reached, and the error says where it tried.
 func Connect(ctx context.Context, config ConnectConfig) (*Conn, error) {
-	config.fromEnvironment()
+	if config.Context == "" { // its credentials are for its own server
+		config.fromEnvironment()
+	}
 	c := &Conn{config: config, waiting: map[*call]bool{}}
 	saved, err := config.context()
 	if err != nil {
@@ -84,7 +87,11 @@ func Connect(ctx context.Context, config ConnectConfig) (*Conn, error) {
 	}
 	c.api = apiPrefix(saved)
 	server := saved.ServerURL()
-	if c.Conn, err = nats.Connect(server, options...); err != nil {
+	c.Conn, err = nats.Connect(server, options...)
+	switch {
+	case errors.Is(err, nats.ErrAuthorization):
+		return nil, fmt.Errorf("the NATS server at %s refuses these credentials: %w", server, err)
+	case err != nil:
 		return nil, fmt.Errorf("no NATS server at %s: %w; start one (lockstep demo has its own), or say where it is with --server or --context", server, err)
 	}
 	if !config.Wait || c.IsConnected() {

@@ -204,6 +204,10 @@ func (c LogConfig) check(got jetstream.StreamConfig) error {
 	differs(got.MaxBytes > 0, "max bytes is %d", got.MaxBytes)
 	differs(got.MaxMsgsPerSubject > 0, "max messages per subject is %d and would cut the head", got.MaxMsgsPerSubject)
 	differs(!got.DenyDelete, "messages may be deleted")
+	differs(got.AllowRollup, "a publisher may roll up, and so purge it")
+	differs(got.AllowMsgTTL, "messages may expire")
+	differs(got.SubjectTransform != nil, "subjects are rewritten")
+	differs(got.PersistMode == jetstream.AsyncPersistMode, "messages are acknowledged before they are stored")
 	differs(got.NoAck, "publishes are not acknowledged")
 	differs(got.Sealed, "it is sealed")
 	differs(got.Mirror != nil || len(got.Sources) > 0, "it copies another stream")
@@ -287,7 +291,7 @@ func (l *Log) Append(ctx context.Context, subject, id string, data []byte) (Ack,
 			return Ack{Seq: ack.Sequence, Duplicate: ack.Duplicate && attempt == 1}, nil
 		}
 		if !transient(err) {
-			return Ack{}, err
+			return Ack{}, asFull(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -309,6 +313,22 @@ func (l *Log) attempt(ctx context.Context, subject, id string, data []byte) (ack
 // first message is on its way.
 const duplicateInProcess = 10158
 
+// full are the server's words for having no room: of an account, a server and
+// a stream.
+var full = []int{10002, 10023, 10077}
+
+// ErrFull is returned when there is no room to store a message.
+var ErrFull = errors.New("JetStream has no room left: make some, or raise its limits")
+
+// asFull names an error that is for want of room.
+func asFull(err error) error {
+	var api *jetstream.APIError
+	if errors.As(err, &api) && slices.Contains(full, int(api.ErrorCode)) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
+
 // transient tells whether the same append may succeed later.
 func transient(err error) bool {
 	var denied *PermissionError
@@ -317,7 +337,7 @@ func transient(err error) bool {
 	case errors.As(err, &denied):
 		return false
 	case errors.As(err, &api):
-		return api.ErrorCode == duplicateInProcess || api.Code == 503
+		return api.ErrorCode == duplicateInProcess || api.Code == 503 && !slices.Contains(full, int(api.ErrorCode))
 	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrConnectionClosed):
 		return false
 	}
@@ -397,7 +417,7 @@ func (p *Publisher) await(one publication) (Ack, error) {
 			return Ack{Seq: ack.Sequence, Duplicate: ack.Duplicate}, nil
 		case err := <-one.future.Err():
 			if !transient(err) {
-				return Ack{}, err
+				return Ack{}, asFull(err)
 			}
 		case <-timeout.C:
 		case <-p.ctx.Done():

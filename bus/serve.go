@@ -121,9 +121,9 @@ func (d Doors) Open(config ServiceConfig) (*Service, error) {
 		}
 	}
 	// Once the server knows the subscriptions, the service is in the group.
-	if err := d.Conn.Flush(); err != nil {
-		return nil, errors.Join(err, s.micro.Stop())
-	}
+	// Without a server now it is so as soon as there is one again, and nobody
+	// waits for that: the connection says that it was lost.
+	_ = d.Conn.FlushTimeout(attemptTimeout)
 	// A subscription that was denied is known by now, and by nothing else.
 	denied := denial(d.Conn.LastError())
 	for _, e := range config.Endpoints {
@@ -176,9 +176,16 @@ func (e *RemoteError) Error() string { return fmt.Sprintf("%s (%d)", e.Descripti
 // ErrNobody is returned when no worker answers on a subject.
 var ErrNobody = errors.New("no worker answers")
 
+// askTimeout bounds a request whose context does not.
+const askTimeout = time.Minute
+
 // Ask asks a service, and returns its answer, or *RemoteError.
 func Ask(ctx context.Context, conn *Conn, subject string, data []byte, header nats.Header) (*nats.Msg, error) {
-	answer, err := conn.RequestMsgWithContext(ctx, &nats.Msg{Subject: subject, Data: data, Header: header})
+	var answer *nats.Msg
+	err := conn.do(ctx, subject, askTimeout, func(ctx context.Context) (err error) {
+		answer, err = conn.RequestMsgWithContext(ctx, &nats.Msg{Subject: subject, Data: data, Header: header})
+		return err
+	})
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, fmt.Errorf("%w on %s: start one with lockstep worker, or see lockstep status", ErrNobody, subject)
@@ -201,25 +208,28 @@ func Gather(ctx context.Context, conn *Conn, subject string, data []byte, within
 		return nil, err
 	}
 	defer sub.Unsubscribe()
-	if err := conn.PublishRequest(subject, inbox, data); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
 	var answers []*nats.Msg
-	for {
-		answer, err := sub.NextMsgWithContext(ctx)
-		switch {
-		case errors.Is(err, nats.ErrNoResponders):
-			return nil, fmt.Errorf("%w on %s: start one with lockstep worker", ErrNobody, subject)
-		case errors.Is(err, context.DeadlineExceeded):
-			if len(answers) == 0 {
-				return nil, fmt.Errorf("%w on %s within %s", ErrNobody, subject, within)
-			}
-			return answers, nil
-		case err != nil:
-			return nil, err
+	err = conn.do(ctx, subject, within, func(ctx context.Context) error {
+		if err := conn.PublishRequest(subject, inbox, data); err != nil {
+			return err
 		}
-		answers = append(answers, answer)
+		for {
+			answer, err := sub.NextMsgWithContext(ctx)
+			if err != nil {
+				return err
+			}
+			answers = append(answers, answer)
+		}
+	})
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, fmt.Errorf("%w on %s: start one with lockstep worker", ErrNobody, subject)
+	case !errors.Is(err, context.DeadlineExceeded):
+		return nil, err
+	case len(answers) == 0:
+		return nil, fmt.Errorf("%w on %s within %s", ErrNobody, subject, within)
 	}
+	return answers, nil
 }

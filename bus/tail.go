@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -46,8 +47,9 @@ func (e *RolledBackError) Error() string {
 
 const (
 	tailBatch     = 1000                   // messages asked for at a time
-	tailHeartbeat = 500 * time.Millisecond // how often an idle server says that it lives
+	tailHeartbeat = 250 * time.Millisecond // how often an idle server says that it lives
 	tailSilence   = 3 * tailHeartbeat      // without a word: start anew
+	tailIdle      = 4                      // heartbeats without a message: see whether the log has more
 	tailExpiry    = 30 * time.Second       // of a request for messages
 	tailAPI       = time.Second            // of an API call of the tail
 	tailLinger    = 10 * time.Second       // how long a server keeps a consumer that nobody asks
@@ -105,22 +107,46 @@ func (t *tail) again(err error) bool {
 
 // run replays through one consumer until it ends.
 func (t *tail) run(ctx context.Context) error {
-	// Whoever reconnects may have missed the end of its consumer.
-	conn := t.log.conn
-	status := conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
-	defer conn.RemoveStatusListener(status)
+	ctx, release := t.whileConnected(ctx)
+	defer release()
+	err := t.replay(ctx)
+	if t.failure == nil && errors.Is(err, context.Canceled) {
+		return context.Cause(ctx)
+	}
+	return err
+}
 
+// whileConnected derives a context that also ends when the connection is made
+// anew: whoever reconnects may have missed the end of its consumer, or the
+// answer to its request for one.
+func (t *tail) whileConnected(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	status := t.log.conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for range status {
+			cancel(errRestart)
+		}
+	})
+	return ctx, func() {
+		t.log.conn.RemoveStatusListener(status) // closes it
+		watch.Wait()
+		cancel(nil)
+	}
+}
+
+func (t *tail) replay(ctx context.Context) error {
 	consumer, pending, err := t.start(ctx)
 	if err != nil {
 		return err
 	}
 	defer t.log.dropConsumer(consumer)
-	if pending == 0 && t.position.Applied > 0 {
-		if err := t.confirmRollback(ctx); err != nil {
+	if pending == 0 {
+		if err := t.checkEnd(ctx); err != nil {
 			return err
 		}
-		return errRestart
 	}
+	conn := t.log.conn
 	messages := make(chan *nats.Msg, 4*tailBatch)
 	inbox := conn.NewInbox()
 	sub, err := conn.ChanSubscribe(inbox, messages)
@@ -129,7 +155,7 @@ func (t *tail) run(ctx context.Context) error {
 	}
 	defer sub.Unsubscribe()
 	p := &pull{tail: t, inbox: inbox, next: max(t.position.Applied, 1), subject: conn.api + "CONSUMER.MSG.NEXT." + t.log.config.Stream() + "." + consumer}
-	return p.loop(ctx, messages, status)
+	return p.loop(ctx, messages)
 }
 
 // start makes a consumer that begins at what was applied last, and returns
@@ -159,6 +185,21 @@ func (l *Log) dropConsumer(name string) {
 	_ = l.conn.Publish(l.conn.api+"CONSUMER.DELETE."+l.config.Stream()+"."+name, nil)
 }
 
+// checkEnd is called when the log has nothing from the position on.
+func (t *tail) checkEnd(ctx context.Context) error {
+	if t.position.Applied > 0 {
+		if err := t.confirmRollback(ctx); err != nil {
+			return err
+		}
+		return errRestart
+	}
+	first, _, err := t.log.End(ctx)
+	if err == nil && first > 1 { // all of it was purged: no message will show the hole
+		err = &GapError{Want: 1, Got: first}
+	}
+	return err
+}
+
 // confirmRollback is called when the log seems to end before what was
 // applied. A stale server can look so; it is believed only once an
 // acknowledged control event gets a sequence that was applied already.
@@ -181,11 +222,13 @@ type pull struct {
 	subject string
 	inbox   string
 	next    uint64 // the sequence that must come next
+	sent    uint64 // the consumer's own count of what it sent
 	asked   int    // messages asked for that did not come yet
+	idle    int    // heartbeats since the last message
 	msg     Message
 }
 
-func (p *pull) loop(ctx context.Context, messages <-chan *nats.Msg, status <-chan nats.Status) error {
+func (p *pull) loop(ctx context.Context, messages <-chan *nats.Msg) error {
 	if err := p.ask(tailBatch); err != nil {
 		return err
 	}
@@ -195,12 +238,10 @@ func (p *pull) loop(ctx context.Context, messages <-chan *nats.Msg, status <-cha
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-status:
-			return errRestart
 		case <-silence.C:
 			return errRestart
 		case msg := <-messages:
-			if err := p.take(msg); err != nil {
+			if err := p.take(ctx, msg); err != nil {
 				return err
 			}
 			silence.Reset(tailSilence)
@@ -224,14 +265,23 @@ func (p *pull) ask(n int) error {
 }
 
 // take handles what the consumer sent: a message, or word of its state.
-func (p *pull) take(msg *nats.Msg) error {
-	if len(msg.Data) == 0 && msg.Header.Get("Status") != "" {
-		return p.control(msg)
+func (p *pull) take(ctx context.Context, msg *nats.Msg) error {
+	// Only what was stored has a place. The header tells nothing: a stranger
+	// can store a message with a Status of its own.
+	if !strings.HasPrefix(msg.Reply, "$JS.ACK.") {
+		return p.control(ctx, msg)
 	}
-	if err := p.parse(msg); err != nil {
+	count, err := p.parse(msg)
+	if err != nil {
 		return err
 	}
+	// A hole in the consumer's own count was torn on the way here, and says
+	// nothing of the log.
+	if p.sent++; count != p.sent {
+		return fmt.Errorf("%w: delivery %d came after %d", errRestart, count, p.sent-1)
+	}
 	p.asked--
+	p.idle = 0
 	if p.msg.Seq != p.next {
 		return &GapError{Want: p.next, Got: p.msg.Seq}
 	}
@@ -251,9 +301,13 @@ func (p *pull) take(msg *nats.Msg) error {
 }
 
 // control handles a message without a sequence.
-func (p *pull) control(msg *nats.Msg) error {
+func (p *pull) control(ctx context.Context, msg *nats.Msg) error {
 	switch msg.Header.Get("Status") {
 	case "100": // heartbeat
+		if p.idle++; p.idle >= tailIdle {
+			p.idle = 0
+			return p.checkLag(ctx)
+		}
 		return nil
 	case "408": // a request expired
 		left, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
@@ -266,22 +320,36 @@ func (p *pull) control(msg *nats.Msg) error {
 	return fmt.Errorf("%w: %s", errRestart, msg.Header.Get("Description"))
 }
 
-// parse reads a delivery's place from its reply subject:
+// checkLag is called when a consumer lives and sends nothing. It is of no use
+// if the log has more than it sent.
+func (p *pull) checkLag(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, tailAPI)
+	defer cancel()
+	_, last, err := p.tail.log.End(ctx)
+	if err == nil && last >= p.next {
+		err = fmt.Errorf("%w: the log goes to %d, and nothing came after %d", errRestart, last, p.next-1)
+	}
+	return err
+}
+
+// parse reads a delivery's place from its reply subject, and returns the
+// consumer's own count of it:
 // $JS.ACK.[domain.account.]stream.consumer.deliveries.stream-seq.consumer-seq.time.pending[.token]
-func (p *pull) parse(msg *nats.Msg) error {
+func (p *pull) parse(msg *nats.Msg) (count uint64, err error) {
 	tokens := strings.Split(msg.Reply, ".")
 	if len(tokens) >= 11 {
 		tokens = append(tokens[:2:2], tokens[4:]...)
 	}
 	if len(tokens) < 9 || tokens[1] != "ACK" {
-		return fmt.Errorf("%w: a delivery without a place: %q", errRestart, msg.Reply)
+		return 0, fmt.Errorf("%w: a delivery without a place: %q", errRestart, msg.Reply)
 	}
 	seq, err1 := strconv.ParseUint(tokens[5], 10, 64)
-	nanos, err2 := strconv.ParseInt(tokens[7], 10, 64)
-	pending, err3 := strconv.ParseUint(tokens[8], 10, 64)
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return fmt.Errorf("%w: %w", errRestart, err)
+	count, err2 := strconv.ParseUint(tokens[6], 10, 64)
+	nanos, err3 := strconv.ParseInt(tokens[7], 10, 64)
+	pending, err4 := strconv.ParseUint(tokens[8], 10, 64)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return 0, fmt.Errorf("%w: %w", errRestart, err)
 	}
 	p.msg = Message{Seq: seq, Subject: msg.Subject, ID: msg.Header.Get(nats.MsgIdHdr), Data: msg.Data, Time: time.Unix(0, nanos), Pending: pending}
-	return nil
+	return count, nil
 }
