@@ -183,18 +183,11 @@ func (l *logs) get(cached *cachedLog, amount, alpha float64) float64 {
 }
 
 func (m *multinomialNB) explain(f *frame, classes int, add func(string, float64, []float64)) {
-	jll := make([]float64, classes)
-	m.jointLogLikelihood(f, jll) // prepares the logarithms
-	each := func(name string, v float64, log func(c *multinomialClass) float64) {
-		contributions := make([]float64, classes)
-		for class := range contributions {
-			contributions[class] = float64(v * log(&m.classes[class]))
-		}
-		add(name, v, contributions)
-	}
+	m.jointLogLikelihood(f, make([]float64, classes)) // prepares the logarithms
+	each := contributions(m.classes, add)
 	each("", 1, func(c *multinomialClass) float64 { return log(float64(c.count) / float64(m.n)) })
 	for i, n := range m.numbers {
-		each(n.name, f.nums[n.in].v, func(c *multinomialClass) float64 { return c.numberLog(i, m.alpha) })
+		each(n.name, f.nums[n.in].v, func(c *multinomialClass) float64 { return float64(f.nums[n.in].v * c.numberLog(i, m.alpha)) })
 	}
 	for i, e := range m.encoders {
 		for _, place := range f.dummies[e.out].known {
@@ -300,14 +293,8 @@ func (m *gaussianNB) jointLogLikelihood(f *frame, jll []float64) {
 	}
 }
 
-func (m *gaussianNB) explain(f *frame, classes int, add func(string, float64, []float64)) {
-	each := func(name string, v float64, of func(c *gaussianClass) float64) {
-		contributions := make([]float64, classes)
-		for class := range contributions {
-			contributions[class] = of(&m.classes[class])
-		}
-		add(name, v, contributions)
-	}
+func (m *gaussianNB) explain(f *frame, _ int, add func(string, float64, []float64)) {
+	each := contributions(m.classes, add)
 	each("", 1, func(c *gaussianClass) float64 { return log(float64(c.count) / float64(m.n)) })
 	for i, n := range m.numbers {
 		x := f.nums[n.in].v
@@ -331,6 +318,18 @@ func (m *gaussianNB) code(c *coder) {
 			k.gaussians[j].mean.code(c)
 			c.f64(&k.gaussians[j].s)
 		}
+	}
+}
+
+// contributions returns a function that adds a feature, with what it gives to
+// the log-likelihood of each class.
+func contributions[C any](classes []C, add func(string, float64, []float64)) func(feature string, value float64, of func(c *C) float64) {
+	return func(feature string, value float64, of func(c *C) float64) {
+		out := make([]float64, len(classes))
+		for class := range out {
+			out[class] = of(&classes[class])
+		}
+		add(feature, value, out)
 	}
 }
 

@@ -130,8 +130,8 @@ func (w *Worker) waitFailed(req *bus.Request, seq uint64, err error) {
 	refuse(req, code, fmt.Sprintf("sequence %d is asked for, this replica is at %d: %v; %s", seq, applied, err, hint), nil)
 }
 
-// predict answers with the label of a row.
-func (w *Worker) predict(req *bus.Request) {
+// withRow answers a request about a row, once the replica is at its sequence.
+func (w *Worker) withRow(req *bus.Request, answer func(model.Row)) {
 	w.at(req, func() {
 		d := w.decoders.Get().(*model.Decoder)
 		defer w.decoders.Put(d)
@@ -140,8 +140,13 @@ func (w *Worker) predict(req *bus.Request) {
 			invalid(req, err)
 			return
 		}
-		req.Reply(w.prediction(row))
+		answer(row)
 	})
+}
+
+// predict answers with the label of a row.
+func (w *Worker) predict(req *bus.Request) {
+	w.withRow(req, func(row model.Row) { req.Reply(w.prediction(row)) })
 }
 
 // prediction is the reply to a prediction.
@@ -177,16 +182,7 @@ type contribution struct {
 // explain answers like predict, with the probabilities and what each feature
 // added to each class's log-likelihood.
 func (w *Worker) explain(req *bus.Request) {
-	w.at(req, func() {
-		d := w.decoders.Get().(*model.Decoder)
-		defer w.decoders.Put(d)
-		row, err := d.Attributes(req.Data())
-		if err != nil {
-			invalid(req, err)
-			return
-		}
-		w.respond(req, w.explanation(row))
-	})
+	w.withRow(req, func(row model.Row) { w.respond(req, w.explanation(row)) })
 }
 
 func (w *Worker) explanation(row model.Row) explanation {

@@ -90,6 +90,9 @@ func (o *demoOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer done()
+	if o.http != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), "The HTTP door is not built yet: --http has no effect.")
+	}
 	d := &demo{options: o, out: cmd.OutOrStdout()}
 	if o.json {
 		d.out = io.Discard
