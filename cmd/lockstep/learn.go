@@ -120,8 +120,9 @@ func (o *learnOptions) events(s *model.Spec, name string, f io.Reader) (func() (
 
 // event is a learn event of a file, not checked yet.
 type event struct {
-	line int
-	data []byte
+	line    int
+	data    []byte
+	problem string // why the line is no event at all; the rest goes on
 }
 
 func jsonEvents(f io.Reader) func() (event, error) {
@@ -132,11 +133,11 @@ func jsonEvents(f io.Reader) func() (event, error) {
 		for scanner.Scan() {
 			line++
 			if data := bytes.TrimSpace(scanner.Bytes()); len(data) > 0 {
-				return event{line, data}, nil
+				return event{line: line, data: data}, nil
 			}
 		}
 		if err := scanner.Err(); err != nil {
-			return event{}, usage("line %d: %w", line+1, err)
+			return event{}, usage("line %d: %w (a line may have %d bytes)", line+1, err, maxLine)
 		}
 		return event{}, io.EOF
 	}
@@ -164,10 +165,12 @@ func csvEvents(s *model.Spec, f io.Reader) (func() (event, error), error) {
 	}
 	return func() (event, error) {
 		record, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			return event{}, io.EOF
-		} else if err != nil {
-			return event{}, usage("%w", err)
+		var bad *csv.ParseError
+		switch {
+		case errors.As(err, &bad):
+			return event{line: bad.StartLine, problem: bad.Err.Error()}, nil
+		case err != nil:
+			return event{}, err
 		}
 		line, _ := r.FieldPos(0)
 		attributes := map[string]any{}
@@ -175,7 +178,7 @@ func csvEvents(s *model.Spec, f io.Reader) (func() (event, error), error) {
 			attributes[f.Name] = csvValue(f, record[columns[f.Name]])
 		}
 		data, err := json.Marshal(map[string]any{"attributes": attributes, s.Label.Name: csvValue(s.Label, record[columns[s.Label.Name]])})
-		return event{line, data}, err
+		return event{line: line, data: data}, err
 	}, nil
 }
 
@@ -256,6 +259,9 @@ func (l *learner) run(ctx context.Context, next func() (event, error), step func
 
 // element checks an event and writes it with an id of its own.
 func (l *learner) element(decoder *model.Decoder, e event) ([]byte, []model.Problem) {
+	if e.problem != "" {
+		return nil, []model.Problem{{Loc: []any{}, Msg: e.problem, Type: "line"}}
+	}
 	l.chain = sha256.Sum256(append(l.chain[:], e.data...))
 	events, batch, err := decoder.Learn(e.data)
 	var invalid *model.InvalidError

@@ -153,8 +153,12 @@ func printPrediction(out io.Writer, answer []byte, asJSON bool) error {
 		Learned uint64 `json:"learned"`
 		Seq     uint64 `json:"seq"`
 	}
-	if err := json.Unmarshal(answer, &a); asJSON || err != nil || a.Species == nil {
+	if err := json.Unmarshal(answer, &a); asJSON || err != nil || a.Species == nil && a.Learned > 0 {
 		_, err := fmt.Fprintf(out, "%s\n", answer)
+		return err
+	}
+	if a.Species == nil {
+		_, err := fmt.Fprintf(out, "no prediction: nothing has been learned yet\n")
 		return err
 	}
 	fmt.Fprintf(out, "%s  (after %d learned, at sequence %d)\n", *a.Species, a.Learned, a.Seq)
