@@ -8,6 +8,7 @@ import (
 // in learning order, 0 to n-1; a class exists once an event of it was learned.
 type classifier interface {
 	learn(f *frame, class int)
+	known() int // classes
 	// jointLogLikelihood sets jll[c] to log P(c) + log P(event|c).
 	jointLogLikelihood(f *frame, jll []float64)
 	// explain calls add for the classes' priors and for every feature that
@@ -182,6 +183,8 @@ func (l *logs) get(cached *cachedLog, amount, alpha float64) float64 {
 	return cached.v
 }
 
+func (m *multinomialNB) known() int { return len(m.classes) }
+
 func (m *multinomialNB) explain(f *frame, classes int, add func(string, float64, []float64)) {
 	m.jointLogLikelihood(f, make([]float64, classes)) // prepares the logarithms
 	each := contributions(m.classes, add)
@@ -292,6 +295,8 @@ func (m *gaussianNB) jointLogLikelihood(f *frame, jll []float64) {
 		jll[class] = log(float64(c.count)/float64(m.n)) + sum
 	}
 }
+
+func (m *gaussianNB) known() int { return len(m.classes) }
 
 func (m *gaussianNB) explain(f *frame, _ int, add func(string, float64, []float64)) {
 	each := contributions(m.classes, add)

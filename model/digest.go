@@ -108,13 +108,29 @@ func (m *Model) AppendState(dst []byte) []byte {
 // Restore makes a model from the canonical encoding of a state of the same
 // spec. It returns an error, and never a wrong state, for anything else.
 func Restore(s *Spec, state []byte) (*Model, error) {
+	body := len(state) - sha256.Size
+	if body < 0 {
+		return nil, errState
+	}
+	m, err := restore(s, state[:body])
+	if err != nil {
+		return nil, err
+	}
+	if m.Digest() != [32]byte(state[body:]) {
+		return nil, errState
+	}
+	return m, nil
+}
+
+// restore reads a state without its digest.
+func restore(s *Spec, state []byte) (*Model, error) {
 	m, err := New(s)
 	if err != nil {
 		return nil, err
 	}
 	c := coder{buf: state, reading: true}
 	var encoding string
-	var contract, digest [32]byte
+	var contract [32]byte
 	c.text(&encoding)
 	c.fixed(contract[:])
 	switch {
@@ -127,10 +143,37 @@ func Restore(s *Spec, state []byte) (*Model, error) {
 	}
 	for i := range m.digests.segments {
 		m.digests.segments[i].code(&c)
+		if c.err != nil {
+			return nil, c.err
+		}
 	}
-	c.fixed(digest[:])
-	if c.err != nil || len(c.buf) != 0 || m.Digest() != digest {
+	if len(c.buf) != 0 || !m.consistent() {
 		return nil, errState
 	}
 	return m, nil
+}
+
+// consistent tells whether the parts of a state that was read fit each other,
+// so that nothing refers past an end.
+func (m *Model) consistent() bool {
+	labels := len(m.labels.texts)
+	if m.program.classifier.known() != labels || labels > m.spec.Label.MaxValues || len(m.metrics.confusion) > labels {
+		return false
+	}
+	for _, row := range m.metrics.confusion {
+		if len(row) > labels+1 {
+			return false
+		}
+	}
+	for i := range m.vocabs {
+		if len(m.vocabs[i].texts) > m.spec.Inputs[i].MaxValues {
+			return false
+		}
+	}
+	for i := range m.ids.entries {
+		if e := &m.ids.entries[i]; e.label < 0 || int(e.label) >= labels || e.predicted < none || int(e.predicted) >= labels {
+			return false
+		}
+	}
+	return true
 }

@@ -253,3 +253,52 @@ func BenchmarkPredict(b *testing.B) {
 		m.Predict(r)
 	}
 }
+
+// FuzzRestore feeds a state's bytes from outside: they restore to the state
+// they encode, or to an error.
+func FuzzRestore(f *testing.F) {
+	spec := DefaultSpec()
+	spec.DedupWindow = 16 // a full window is large, and slow to read
+	m := newModel(f, spec)
+	f.Add(m.AppendState(nil))
+	for _, msg := range messages(f)[:12] {
+		m.Apply(msg)
+		f.Add(m.AppendState(nil))
+	}
+	f.Fuzz(func(t *testing.T, state []byte) {
+		restored, err := Restore(spec, state)
+		if err != nil {
+			return
+		}
+		if !bytes.Equal(restored.AppendState(nil), state) {
+			t.Error("it restores to another state")
+		}
+	})
+}
+
+// TestDamagedSegmentsDoNotPanic changes bytes and mends the digest behind
+// them, so that the damage gets past it.
+func TestDamagedSegmentsDoNotPanic(t *testing.T) {
+	spec := DefaultSpec()
+	spec.DedupWindow = 16
+	m := newModel(t, spec)
+	log := messages(t)
+	for _, msg := range log[:30] {
+		m.Apply(msg)
+	}
+	state := m.AppendState(nil)
+	row, err := NewDecoder(m.Spec()).Attributes([]byte(`{"island":"Dream","bill_length_mm":1,"bill_depth_mm":1,"flipper_length_mm":1,"body_mass_g":1,"sex":null}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s sequence
+	for range 20_000 {
+		damaged := bytes.Clone(state[:len(state)-32])
+		damaged[s.next()%uint64(len(damaged))] ^= byte(1 + s.next()%255)
+		if restored, err := restore(m.Spec(), damaged); err == nil {
+			restored.Predict(row)
+			restored.Apply(log[1])
+			restored.Counts()
+		}
+	}
+}

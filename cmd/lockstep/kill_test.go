@@ -288,6 +288,9 @@ func (p *pupils) audit(t *testing.T, url string, workers int) {
 			t.Errorf("%s was answered %+v; in the log it is %+v", id, p.answers[id], told)
 		}
 	}
+	if t.Failed() {
+		t.FailNow()
+	}
 	p.awaitDigest(t, nc, workers, m)
 
 	// Asking again gets the first answer, whichever worker it meets.
