@@ -16,9 +16,9 @@ test:
 race:
     go test -race ./...
 
-# the program with the real nats CLI, which must be on the PATH
+# the program with the real nats CLI, which must be on the PATH, and under kill -9
 e2e:
-    go test -tags e2e -run EndToEnd ./cmd/lockstep
+    go test -tags e2e -run 'EndToEnd|Killed|Stopped' ./cmd/lockstep
 
 # format, vet, and the linters
 lint:

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"lockstep/bus"
@@ -29,6 +30,13 @@ func Serve(ctx context.Context, config JoinConfig) error {
 	defer conns.log.Close()
 	defer conns.doors.Close()
 	w, err := join(ctx, config, conns)
+	for errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // the server went away again; each step can be taken twice
+		config.Logger.Warn("the server does not answer; trying on", "replica", config.Name, "error", err)
+		w, err = join(ctx, config, conns)
+	}
+	if ctx.Err() != nil {
+		return nil // stopped before it had begun
+	}
 	if err != nil {
 		return err
 	}
