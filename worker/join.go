@@ -25,6 +25,9 @@ type JoinConfig struct {
 func Serve(ctx context.Context, config JoinConfig) error {
 	conns, err := connect(ctx, config)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped while it waited for a server
+		}
 		return err
 	}
 	defer conns.log.Close()

@@ -201,6 +201,17 @@ func TestWorkerWaitsForServer(t *testing.T) {
 	}
 }
 
+// TestWorkerStopsWhileItWaits: SIGTERM ends a worker that never had a server.
+func TestWorkerStopsWhileItWaits(t *testing.T) {
+	p, _, err := startProcess(t.TempDir(), os.Environ(), "waiting for a NATS server", "lockstep", "worker", "-s", "nats://127.0.0.1:1", "--name", "early")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.stop(syscall.SIGTERM); err != nil {
+		t.Errorf("%v\n%s", err, p.output())
+	}
+}
+
 // TestDrain: SIGTERM leaves no accepted request unanswered.
 func TestDrain(t *testing.T) {
 	url := server(t)
