@@ -323,7 +323,8 @@ func (d *demo) lesson(ctx context.Context, e event) (right bool, err error) {
 	return predicted.Species != nil && *predicted.Species == learn.Species, err
 }
 
-// settle waits until all workers have applied the same sequence.
+// settle waits until all workers have applied the same sequence, and have
+// heard of each other's predictions.
 func (d *demo) settle(ctx context.Context) ([]worker.Status, error) {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
@@ -333,7 +334,7 @@ func (d *demo) settle(ctx context.Context) ([]worker.Status, error) {
 		}
 		same := len(statuses) == d.options.workers
 		for _, s := range statuses {
-			same = same && s.Seq == statuses[0].Seq
+			same = same && s.Seq == statuses[0].Seq && s.Predicted == statuses[0].Predicted
 		}
 		if same || time.Now().After(deadline) {
 			return statuses, nil
