@@ -412,3 +412,49 @@ func TestALogMadeAnewIsFoldedAnew(t *testing.T) {
 		t.Errorf("predict: %v %v", got, err)
 	}
 }
+
+// TestOneIDTaughtByMany: of two payloads under one id one is learned, once;
+// whoever sent that one gets its answer, whoever sent the other a 409.
+func TestOneIDTaughtByMany(t *testing.T) {
+	f := newFleet(t, "a", "b", "c")
+	const rounds, clients = 20, 8
+	for round := range rounds {
+		type result struct {
+			body   string
+			answer map[string]any
+			err    error
+		}
+		results := make(chan result, clients)
+		for c := range clients {
+			go func() {
+				body := []string{gentoo, adelie}[c%2]
+				answer, err := f.ask("teach", body, "Nats-Msg-Id", fmt.Sprint("id", round), "Lockstep-Timeout", "15s")
+				results <- result{body, answer, err}
+			}()
+		}
+		winner, seq, fresh := "", any(nil), 0
+		for range clients {
+			r := <-results
+			var remote *bus.RemoteError
+			switch {
+			case r.err == nil && (winner == "" || winner == r.body && seq == r.answer["seq"]):
+				winner, seq = r.body, r.answer["seq"]
+				if r.answer["duplicate"] == nil {
+					fresh++
+				}
+			case r.err == nil:
+				t.Errorf("round %d: both payloads are answered, at %v and %v", round, seq, r.answer["seq"])
+			case !errors.As(r.err, &remote) || remote.Code != 409:
+				t.Errorf("round %d: %v", round, r.err)
+			}
+		}
+		if fresh != 1 {
+			t.Errorf("round %d: %d answers that are no repeats", round, fresh)
+		}
+	}
+	for _, s := range f.settled(3, at(rounds+1)) {
+		if s.Learned != rounds {
+			t.Errorf("%s learned %d of %d", s.Replica, s.Learned, rounds)
+		}
+	}
+}
