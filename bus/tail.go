@@ -206,6 +206,10 @@ func (t *tail) checkEnd(ctx context.Context) error {
 func (t *tail) confirmRollback(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
+	// An empty log is one being made: nothing may come before its genesis.
+	if _, last, err := t.log.End(ctx); err != nil || last == 0 {
+		return err
+	}
 	ack, err := t.log.Append(ctx, t.log.config.controlSubject("checkpoint"), NewID(), nil)
 	if err != nil {
 		return err

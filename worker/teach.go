@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"lockstep/bus"
 	"lockstep/model"
 )
@@ -46,6 +48,9 @@ type lesson struct {
 	told   *told
 }
 
+// maxMessageID bounds a Nats-Msg-Id, in bytes.
+const maxMessageID = 1024
+
 // teach validates learn events, appends them to the log under an id, and
 // answers once this replica has applied them. It answers by the fold, never
 // by the PubAck: to the server another payload under the same id is a
@@ -54,6 +59,10 @@ func (w *Worker) teach(req *bus.Request) {
 	want, err := headers(req)
 	if err != nil {
 		invalid(req, err)
+		return
+	}
+	if n := len(req.Header(headerID)); n > maxMessageID {
+		refuse(req, 422, fmt.Sprintf("%s has %d bytes, the most is %d", headerID, n, maxMessageID), nil)
 		return
 	}
 	l := &lesson{req: req, id: req.Header(headerID), data: slices.Clone(req.Data()), want: want}
@@ -106,7 +115,16 @@ func (w *Worker) repeat(l *lesson) bool {
 	if slices.ContainsFunc(outcomes, func(o model.Outcome) bool { return o.Verdict == 0 }) {
 		return false
 	}
-	w.answer(l, outcomes[0].Answer.Seq, outcomes)
+	err := w.parking.park(l.want.minSeq, l.want.timeout, func(err error) {
+		if err != nil {
+			w.waitFailed(l.req, l.want.minSeq, err)
+			return
+		}
+		w.answer(l, outcomes[0].Answer.Seq, outcomes)
+	})
+	if err != nil {
+		w.waitFailed(l.req, l.want.minSeq, err)
+	}
 	return true
 }
 
@@ -161,6 +179,8 @@ func (w *Worker) unstored(l *lesson, err error) {
 	switch {
 	case errors.As(err, &denied):
 		hint = "this worker lacks a right"
+	case errors.Is(err, nats.ErrMaxPayload):
+		code, hint = 413, "it is too large, and not stored: split it"
 	case errors.Is(err, context.DeadlineExceeded):
 		code = 504
 	}
@@ -179,6 +199,12 @@ func (w *Worker) finish(l *lesson, ack bus.Ack) {
 				outcomes[i] = heard[i]
 			}
 		}
+	}
+	if !ack.Duplicate && slices.ContainsFunc(outcomes, func(o model.Outcome) bool { return o.Verdict == 0 }) {
+		// Its own message, and the fold never met it: the log was rolled back
+		// or made anew, and this replica does not know it yet.
+		w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored in a log that this replica has not folded yet: ask again with the same Nats-Msg-Id (%s)", l.id))
+		return
 	}
 	w.answer(l, ack.Seq, outcomes)
 }

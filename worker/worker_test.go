@@ -240,6 +240,8 @@ func TestIDs(t *testing.T) {
 		}
 		f.refused(409, "teach", adelie, []string{"Nats-Msg-Id", "one"}, "another payload")
 	}
+	f.refused(504, "teach", gentoo, []string{"Nats-Msg-Id", "one", "Lockstep-Min-Seq", "999", "Lockstep-Timeout", "20ms"}, "sequence 999 is asked for")
+	f.refused(422, "teach", gentoo, []string{"Nats-Msg-Id", strings.Repeat("x", 2000)}, "Nats-Msg-Id has 2000 bytes")
 	f.publish(bad) // at 3: rejected, and it has no id
 	batch := "[" + gentoo + "," + adelie + "]"
 	got, err := f.ask("teach", batch, "Nats-Msg-Id", "two")
