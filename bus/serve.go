@@ -161,7 +161,7 @@ func (s *Service) Stop(ctx context.Context) error {
 		return fmt.Errorf("requests still unanswered: %w", ctx.Err())
 	case <-answered:
 	}
-	return s.conn.Flush()
+	return s.conn.FlushTimeout(attemptTimeout)
 }
 
 // RemoteError is an error that a service answered with.

@@ -164,9 +164,11 @@ func (w *Worker) Run(ctx context.Context) error {
 		stop()
 	}
 	side.Wait()
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	err = errors.Join(err, self.Stop(last))
+	if stopErr := self.Stop(last); stopErr != nil {
+		w.log.Warn("the status service did not stop cleanly", "error", stopErr)
+	}
 	w.setState(Stopped)
 	return err
 }
