@@ -58,9 +58,18 @@ func logConfig() bus.LogConfig {
 	return bus.LogConfig{Model: "m", Genesis: func() []byte { return []byte(bus.NewID()) }}
 }
 
-// TestTwoThatCreateAtOnceEndUpWithOneLog: and its first message is a genesis.
+// TestTwoThatCreateAtOnceEndUpWithOneLog: and its first message is a genesis,
+// and it was opened for learning once.
 func TestTwoThatCreateAtOnceEndUpWithOneLog(t *testing.T) {
 	url := startServer(t, broker.Config{}).ClientURL()
+	watcher := connect(t, bus.ConnectConfig{Server: url})
+	advisories, err := watcher.SubscribeSync("$JS.EVENT.ADVISORY.STREAM.*.M")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := watcher.Flush(); err != nil {
+		t.Fatal(err)
+	}
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	found := map[string]int{}
@@ -80,6 +89,20 @@ func TestTwoThatCreateAtOnceEndUpWithOneLog(t *testing.T) {
 	all.Wait()
 	if len(found) != 1 {
 		t.Errorf("%d logs: %v", len(found), found)
+	}
+	if _, err := watcher.Request("$JS.API.STREAM.DELETE.M", nil, patience); err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	for len(seen) == 0 || seen[len(seen)-1] != "DELETED" {
+		msg, err := advisories.NextMsg(patience)
+		if err != nil {
+			t.Fatal(seen, err)
+		}
+		seen = append(seen, strings.Split(msg.Subject, ".")[4])
+	}
+	if !slices.Equal(seen, []string{"CREATED", "UPDATED", "DELETED"}) {
+		t.Errorf("the stream was %v: two that update it at once make the server store every message twice", seen)
 	}
 }
 

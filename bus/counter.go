@@ -41,21 +41,6 @@ func OpenCounter(ctx context.Context, conn *Conn, stream, subject string, replic
 	return &Counter{conn, bound, subject}, nil
 }
 
-// bindOrCreate binds a stream, and makes it if there is none.
-func bindOrCreate(ctx context.Context, conn *Conn, js jetstream.JetStream, config jetstream.StreamConfig) (stream jetstream.Stream, err error) {
-	err = conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
-		stream, err = js.Stream(ctx, config.Name)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			stream, err = js.CreateStream(ctx, config)
-		}
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another created it meanwhile
-			stream, err = js.Stream(ctx, config.Name)
-		}
-		return err
-	})
-	return stream, err
-}
-
 // counted is the body that the server gives a counter's messages, and what
 // its acknowledgement holds.
 type counted struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -96,33 +97,63 @@ func OpenLog(ctx context.Context, conn *Conn, config LogConfig) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := l.info(ctx)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		info, err = l.create(ctx)
-	}
+	stream, err := bindOrCreate(ctx, conn, l.js, config.stream(config.controlSubject(">")))
 	if err != nil {
 		return nil, fmt.Errorf("log %s: %w", config.Stream(), err)
 	}
+	info := stream.CachedInfo()
 	if err := config.check(info.Config); err != nil {
 		return nil, err
 	}
+	first := false
 	if info.State.LastSeq == 0 {
-		if err := l.appendGenesis(ctx); err != nil {
+		if first, err = l.appendGenesis(ctx); err != nil {
 			return nil, fmt.Errorf("log %s: genesis: %w", config.Stream(), err)
 		}
 	}
-	if learn := config.learnSubject(); !slices.Contains(info.Config.Subjects, learn) {
-		opened := info.Config
-		opened.Subjects = append(opened.Subjects, learn)
-		err := conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
-			_, err := l.js.UpdateStream(ctx, opened)
-			return err
-		})
+	if err := l.readGenesis(ctx); err != nil {
+		return nil, err
+	}
+	return l, l.addLearn(ctx, first)
+}
+
+// addLearn opens the log for learning. Whoever was first to append to it does
+// so, and the others wait: where two update a stream at the same moment,
+// nats-server 2.15.2 may subscribe twice to what they add, and from then on
+// stores every message twice. Only if the first does not come does one of the
+// others, after a time of its own.
+func (l *Log) addLearn(ctx context.Context, first bool) error {
+	patience := time.Now()
+	if !first {
+		patience = patience.Add(time.Second + rand.N(time.Second))
+	}
+	learn := l.config.learnSubject()
+	for {
+		info, err := l.info(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("log %s: adding %s: %w", config.Stream(), learn, err)
+			return fmt.Errorf("log %s: %w", l.config.Stream(), err)
+		}
+		config := info.Config
+		if slices.Contains(config.Subjects, learn) {
+			return nil
+		}
+		if !time.Now().Before(patience) {
+			config.Subjects = append(config.Subjects, learn)
+			err := l.conn.do(ctx, l.conn.api, apiTimeout, func(ctx context.Context) error {
+				_, err := l.js.UpdateStream(ctx, config)
+				return err
+			})
+			if err != nil {
+				err = fmt.Errorf("log %s: adding %s: %w", l.config.Stream(), learn, err)
+			}
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retryWait):
 		}
 	}
-	return l, l.readGenesis(ctx)
 }
 
 // BindLog binds a model's log and changes nothing. It returns ErrNoLog if
@@ -164,18 +195,35 @@ func (l *Log) info(ctx context.Context) (info *jetstream.StreamInfo, err error) 
 	return info, err
 }
 
-func (l *Log) create(ctx context.Context) (info *jetstream.StreamInfo, err error) {
-	err = l.conn.do(ctx, l.conn.api, apiTimeout, func(ctx context.Context) error {
-		stream, err := l.js.CreateStream(ctx, l.config.stream(l.config.controlSubject(">")))
-		if err == nil {
-			info = stream.CachedInfo()
+// bindOrCreate binds a stream, and makes it if there is none.
+func bindOrCreate(ctx context.Context, conn *Conn, js jetstream.JetStream, config jetstream.StreamConfig) (stream jetstream.Stream, err error) {
+	err = conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
+		for attempt := 1; ; attempt++ {
+			stream, err = js.Stream(ctx, config.Name)
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				stream, err = js.CreateStream(ctx, config)
+			}
+			if !createdMeanwhile(err) || attempt == 3 {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(retryWait):
+			}
 		}
-		return err
 	})
-	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another created it meanwhile, and is a step ahead
-		return l.info(ctx)
-	}
-	return info, err
+	return stream, err
+}
+
+// storeFailed is the server's word for a store that it can't make, and for
+// one that another makes at the same moment (1 of 3,000 in a race of 16).
+const storeFailed = 10049
+
+// createdMeanwhile tells whether a stream may be there now, by another.
+func createdMeanwhile(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.As(err, &api) && api.ErrorCode == storeFailed
 }
 
 // SettingsError says how a stream differs from what its use needs.
@@ -221,21 +269,21 @@ func (c LogConfig) check(got jetstream.StreamConfig) error {
 	return nil
 }
 
-// appendGenesis appends the first message, unless another has.
-func (l *Log) appendGenesis(ctx context.Context) error {
+// appendGenesis appends the first message, and tells whether nobody else has.
+func (l *Log) appendGenesis(ctx context.Context) (first bool, err error) {
 	if l.config.Genesis == nil {
-		return errors.New("the log is empty")
+		return false, errors.New("the log is empty")
 	}
 	data := l.config.Genesis()
-	err := l.conn.do(ctx, l.config.controlSubject("genesis"), apiTimeout, func(ctx context.Context) error {
+	err = l.conn.do(ctx, l.config.controlSubject("genesis"), apiTimeout, func(ctx context.Context) error {
 		_, err := l.js.Publish(ctx, l.config.controlSubject("genesis"), data, jetstream.WithExpectLastSequence(0), jetstream.WithMsgID(NewID()))
 		return err
 	})
 	var api *jetstream.APIError
 	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
 
 func (l *Log) readGenesis(ctx context.Context) error {
@@ -245,6 +293,9 @@ func (l *Log) readGenesis(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("log %s: genesis: %w", l.config.Stream(), err)
+	}
+	if msg.Subject != l.config.controlSubject("genesis") {
+		return fmt.Errorf("log %s: its first message is %s and not a genesis: it is not one of Lockstep's; delete it with nats stream rm %[1]s, or give the model another name", l.config.Stream(), msg.Subject)
 	}
 	l.genesis = msg.Data
 	return nil
