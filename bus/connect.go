@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/jsm.go/natscontext"
@@ -58,7 +59,9 @@ type Conn struct {
 	api    string // begins the subjects of JetStream's API: "$JS.API.", or the context's own
 
 	mu      sync.Mutex
-	waiting map[*call]bool // calls under way; guarded by mu
+	waiting map[*call]bool              // calls under way; guarded by mu
+	slow    map[*nats.Subscription]bool // have lost messages; guarded by mu
+	backlog *backlog
 }
 
 // call is a call under way that a missing right would leave unanswered.
@@ -76,7 +79,7 @@ func Connect(ctx context.Context, config ConnectConfig) (*Conn, error) {
 	if config.Context == "" { // its credentials are for its own server
 		config.fromEnvironment()
 	}
-	c := &Conn{config: config, waiting: map[*call]bool{}}
+	c := &Conn{config: config, waiting: map[*call]bool{}, slow: map[*nats.Subscription]bool{}}
 	saved, err := config.context()
 	if err != nil {
 		return nil, err
@@ -88,6 +91,7 @@ func Connect(ctx context.Context, config ConnectConfig) (*Conn, error) {
 	c.api = apiPrefix(saved)
 	server := saved.ServerURL()
 	c.Conn, err = nats.Connect(server, options...)
+	c.backlog = newBacklog(func() uint64 { return atomic.LoadUint64(&c.InMsgs) })
 	switch {
 	case errors.Is(err, nats.ErrAuthorization):
 		return nil, fmt.Errorf("the NATS server at %s refuses these credentials: %w", server, err)
@@ -228,7 +232,26 @@ func denial(err error) *PermissionError {
 	return nil
 }
 
-func (c *Conn) asyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
+// dropped is how many messages came faster than they were taken, and were
+// lost.
+func (c *Conn) dropped() (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for sub := range c.slow { // order: a sum
+		if dropped, err := sub.Dropped(); err == nil {
+			n += dropped
+		}
+	}
+	return n
+}
+
+func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	if errors.Is(err, nats.ErrSlowConsumer) {
+		c.mu.Lock()
+		c.slow[sub] = true
+		c.mu.Unlock()
+		err = fmt.Errorf("messages on %s came faster than they were taken, and some were dropped: %w", sub.Subject, err)
+	}
 	denied := denial(err)
 	if denied == nil {
 		c.config.notice(err.Error())

@@ -47,7 +47,15 @@ type counted struct {
 	Val string `json:"val"`
 }
 
-func (c counted) total() (int64, error) { return strconv.ParseInt(c.Val, 10, 64) }
+// total is the value, which somebody may have pushed past the largest int64:
+// that is where it stays then.
+func (c counted) total() (int64, error) {
+	n, err := strconv.ParseInt(c.Val, 10, 64)
+	if errors.Is(err, strconv.ErrRange) {
+		err = nil
+	}
+	return n, err
+}
 
 // Add adds n under an id and returns the new total. It retries under the
 // same id until ctx ends, which must be within the duplicate window: past it

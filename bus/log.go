@@ -342,7 +342,7 @@ func (l *Log) Append(ctx context.Context, subject, id string, data []byte) (Ack,
 			return Ack{Seq: ack.Sequence, Duplicate: ack.Duplicate && attempt == 1}, nil
 		}
 		if !transient(err) {
-			return Ack{}, asFull(err)
+			return Ack{}, named(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -364,20 +364,38 @@ func (l *Log) attempt(ctx context.Context, subject, id string, data []byte) (ack
 // first message is on its way.
 const duplicateInProcess = 10158
 
-// full are the server's words for having no room: of an account, a server and
-// a stream.
-var full = []int{10002, 10023, 10077}
+// The server's words for having no room (of an account, a server, a stream),
+// and for a message or its headers that are too large.
+var (
+	full     = []int{10002, 10023, 10077}
+	tooLarge = []int{10054, 10097}
+)
 
-// ErrFull is returned when there is no room to store a message.
-var ErrFull = errors.New("JetStream has no room left: make some, or raise its limits")
+var (
+	// ErrFull is returned when there is no room to store a message.
+	ErrFull = errors.New("JetStream has no room left: make some, or raise its limits")
+	// ErrTooLarge is returned when a message is larger than the log, or the
+	// server, takes.
+	ErrTooLarge = errors.New("the message is too large")
+)
 
-// asFull names an error that is for want of room.
-func asFull(err error) error {
+// named gives an error of the server's its name here.
+func named(err error) error {
 	var api *jetstream.APIError
-	if errors.As(err, &api) && slices.Contains(full, int(api.ErrorCode)) {
-		return fmt.Errorf("%w: %w", ErrFull, err)
+	name := error(nil)
+	switch {
+	case errors.Is(err, nats.ErrMaxPayload):
+		name = ErrTooLarge
+	case !errors.As(err, &api):
+	case slices.Contains(full, int(api.ErrorCode)):
+		name = ErrFull
+	case slices.Contains(tooLarge, int(api.ErrorCode)):
+		name = ErrTooLarge
 	}
-	return err
+	if name == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", name, err)
 }
 
 // transient tells whether the same append may succeed later.
@@ -468,7 +486,7 @@ func (p *Publisher) await(one publication) (Ack, error) {
 			return Ack{Seq: ack.Sequence, Duplicate: ack.Duplicate}, nil
 		case err := <-one.future.Err():
 			if !transient(err) {
-				return Ack{}, asFull(err)
+				return Ack{}, named(err)
 			}
 		case <-timeout.C:
 		case <-p.ctx.Done():

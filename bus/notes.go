@@ -51,5 +51,5 @@ func (n *Notes) Put(ctx context.Context, subject string, data []byte) (stored bo
 	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
 		return false, nil
 	}
-	return err == nil, asFull(err)
+	return err == nil, named(err)
 }

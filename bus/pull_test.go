@@ -52,8 +52,8 @@ func TestNoRoomIsNotRetried(t *testing.T) {
 		full bool
 	}{{10002, true}, {10023, true}, {10077, true}, {10008, false}} {
 		err := &jetstream.APIError{Code: 503, ErrorCode: jetstream.ErrorCode(c.code)}
-		if transient(err) == c.full || errors.Is(asFull(err), ErrFull) != c.full {
-			t.Errorf("%d: retried %t, named %v", c.code, transient(err), asFull(err))
+		if transient(err) == c.full || errors.Is(named(err), ErrFull) != c.full {
+			t.Errorf("%d: retried %t, named %v", c.code, transient(err), named(err))
 		}
 	}
 }

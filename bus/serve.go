@@ -40,6 +40,14 @@ type Request struct {
 	msg      micro.Request
 	service  *Service
 	answered atomic.Bool
+	failure  atomic.Pointer[failure] // an error on its way
+	returned atomic.Bool             // the handler has
+}
+
+type failure struct {
+	code        string
+	description string
+	body        []byte
 }
 
 // Data is the request's body. It is the request's own.
@@ -49,21 +57,57 @@ func (r *Request) Data() []byte { return r.msg.Data() }
 func (r *Request) Header(name string) string { return r.msg.Headers().Get(name) }
 
 // Reply answers with a body.
-func (r *Request) Reply(body []byte) { r.answer(func() error { return r.msg.Respond(body) }) }
+func (r *Request) Reply(body []byte) {
+	if !r.answered.Swap(true) {
+		r.send(nil, body)
+	}
+}
 
 // Error answers with an error: its code and description as micro's headers,
 // and a body.
 func (r *Request) Error(code int, description string, body []byte) {
-	r.answer(func() error { return r.msg.Error(strconv.Itoa(code), description, body) })
-}
-
-func (r *Request) answer(send func() error) {
 	if r.answered.Swap(true) {
 		return
 	}
-	// A reply that cannot be sent has nobody left to tell: the connection is
-	// closed, or nobody asked for one.
-	_ = send()
+	r.failure.Store(&failure{strconv.Itoa(code), description, body})
+	if r.returned.Load() {
+		r.fail(false)
+	}
+}
+
+// fail sends an error that is on its way, unless that is done. While the
+// handler runs, only who called it may do so: micro reads then what its own
+// Error writes, and counts it.
+func (r *Request) fail(counted bool) {
+	f := r.failure.Swap(nil)
+	switch {
+	case f == nil:
+	case counted:
+		r.sent(r.msg.Error(f.code, f.description, f.body))
+	default:
+		r.send(nats.Header{micro.ErrorHeader: {f.description}, micro.ErrorCodeHeader: {f.code}}, f.body)
+	}
+}
+
+func (r *Request) send(header nats.Header, body []byte) {
+	var err error
+	if subject := r.msg.Reply(); subject != "" {
+		err = r.service.conn.PublishMsg(&nats.Msg{Subject: subject, Header: header, Data: body})
+	}
+	r.sent(err)
+}
+
+// sent ends a request. An answer that is too large for the server is told to
+// the one who asked; one that cannot be sent for another reason has nobody
+// left to tell: the connection is closed, or nobody asked for one.
+func (r *Request) sent(err error) {
+	if errors.Is(err, nats.ErrMaxPayload) {
+		const description = "the answer is too large for the server's max_payload"
+		_ = r.service.conn.PublishMsg(&nats.Msg{
+			Subject: r.msg.Reply(), Header: nats.Header{micro.ErrorHeader: {description}, micro.ErrorCodeHeader: {"500"}},
+			Data: ErrorBody(500, description, nil),
+		})
+	}
 	r.service.inFlight.Done()
 }
 
@@ -97,6 +141,10 @@ type Service struct {
 // behind a replay.
 type Doors struct{ Conn *Conn }
 
+// Dropped is how many requests came faster than they were taken, and were
+// lost unanswered.
+func (d Doors) Dropped() int { return d.Conn.dropped() }
+
 // Open starts to serve.
 func (d Doors) Open(config ServiceConfig) (*Service, error) {
 	s := &Service{conn: d.Conn, before: d.Conn.NumSubscriptions()}
@@ -114,7 +162,17 @@ func (d Doors) Open(config ServiceConfig) (*Service, error) {
 		}
 		handle := func(msg micro.Request) {
 			s.inFlight.Add(1)
-			e.Handler(&Request{msg: msg, service: s})
+			waiting := d.Conn.backlog.begin()
+			defer d.Conn.backlog.end()
+			r := &Request{msg: msg, service: s}
+			if waiting > maxBacklog {
+				description := fmt.Sprintf("overloaded: %d requests wait for this worker; try again", waiting)
+				r.Error(503, description, ErrorBody(503, description, nil))
+			} else {
+				e.Handler(r)
+			}
+			r.returned.Store(true)
+			r.fail(true)
 		}
 		if err := s.micro.AddEndpoint(e.Name, micro.HandlerFunc(handle), micro.WithEndpointSubject(e.Subject), group); err != nil {
 			return nil, errors.Join(fmt.Errorf("endpoint %s: %w", e.Subject, err), s.micro.Stop())

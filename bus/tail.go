@@ -21,6 +21,9 @@ type Position struct {
 	// or applied last, is the very one that was applied. It is asked at every
 	// start but one at 0.
 	Check func(*Message) bool
+	// Trouble, if set, is told why the log cannot be read when that changes,
+	// and with nil once it can again.
+	Trouble func(error)
 }
 
 // GapError is returned when the log has no longer, or never had, the message
@@ -70,7 +73,7 @@ var errRestart = errors.New("the tail's consumer ended")
 // continued looks contiguous otherwise.
 func (l *Log) Tail(ctx context.Context, from Position, deliver func(*Message) error) error {
 	t := &tail{log: l, position: from, deliver: deliver}
-	for said := ""; ; {
+	for {
 		err := t.run(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -78,9 +81,9 @@ func (l *Log) Tail(ctx context.Context, from Position, deliver func(*Message) er
 		if !t.again(err) {
 			return err
 		}
-		if text := err.Error(); !errors.Is(err, errRestart) && text != said {
+		if text := err.Error(); !errors.Is(err, errRestart) && text != t.said {
 			l.conn.config.notice(fmt.Sprintf("the log %s cannot be read, trying on: %v", l.config.Stream(), err))
-			said = text
+			t.trouble(text, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -94,7 +97,15 @@ type tail struct {
 	log      *Log
 	position Position
 	deliver  func(*Message) error
-	failure  error // what deliver returned
+	failure  error  // what deliver returned
+	said     string // why the log cannot be read, empty if it can
+}
+
+func (t *tail) trouble(text string, err error) {
+	if t.said != text && t.position.Trouble != nil {
+		t.position.Trouble(err)
+	}
+	t.said = text
 }
 
 // again tells whether a tail that ended so starts anew.
@@ -141,6 +152,7 @@ func (t *tail) replay(ctx context.Context) error {
 		return err
 	}
 	defer t.log.dropConsumer(consumer)
+	t.trouble("", nil)
 	if pending == 0 {
 		if err := t.checkEnd(ctx); err != nil {
 			return err

@@ -402,6 +402,37 @@ func (m *Model) Repeat(messageID string, index int, e *Event) (a Answer, conflic
 	return m.answer(first), first.payload != m.hasher.payload(m.spec.Inputs, e), true
 }
 
+// Conflicts names each event of a message whose id is taken by one with another
+// payload, which is remembered or comes earlier in the message.
+func (m *Model) Conflicts(messageID string, events []Event, batch bool) []Problem {
+	var out []Problem
+	here := map[idKey]payload{}
+	for i := range events {
+		e := &events[i]
+		key, named := m.hasher.key(messageID, i, e.ID)
+		if !named {
+			continue
+		}
+		says := m.hasher.payload(m.spec.Inputs, e)
+		taken, found := here[key]
+		if first, known := m.ids.find(key); known {
+			taken, found = first.payload, true
+		}
+		here[key] = says
+		if found && taken != says {
+			loc := []any{"id"}
+			if e.ID == nil {
+				loc = []any{"header", "Nats-Msg-Id"}
+			}
+			if batch {
+				loc = append([]any{i}, loc...)
+			}
+			out = append(out, Problem{Loc: loc, Msg: "The id is taken by an event with another payload", Type: "id_taken"})
+		}
+	}
+	return out
+}
+
 // Spec is the model's spec.
 func (m *Model) Spec() *Spec { return m.spec }
 

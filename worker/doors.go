@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"lockstep/bus"
@@ -222,6 +223,7 @@ type Status struct {
 	UptimeS    int64  `json:"uptime_s"`
 	Parked     int    `json:"parked"`             // requests that wait for a sequence
 	Advisory   string `json:"advisory,omitempty"` // what an operator should know
+	Dropped    int    `json:"dropped,omitempty"`  // requests that came too fast, and were lost unanswered
 	Uncounted  int64  `json:"uncounted,omitempty"`
 	Unreported uint64 `json:"unreported,omitempty"`
 }
@@ -234,10 +236,12 @@ func (w *Worker) Status() Status {
 		Replica: w.cfg.Name, State: w.State().String(), Lag: w.lag.Load(), Predicted: w.predicted.value(),
 		standing: w.replica.standing(), Stream: w.cfg.Stream, Version: w.cfg.Version,
 		UptimeS: int64(time.Since(w.started).Seconds()), Parked: w.parking.len(),
-		Uncounted: w.predicted.given(), Unreported: w.rejects.dropped.Load(),
+		Dropped: w.cfg.Doors.Dropped(), Uncounted: w.predicted.given(), Unreported: w.rejects.dropped.Load(),
 	}
-	if text := w.advisory.Load(); text != nil {
-		s.Advisory = *text
+	for _, text := range []*string{w.trouble.Load(), w.advisory.Load()} {
+		if text != nil {
+			s.Advisory = strings.TrimPrefix(s.Advisory+"; "+*text, "; ")
+		}
 	}
 	return s
 }

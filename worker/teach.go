@@ -1,14 +1,14 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"lockstep/bus"
 	"lockstep/model"
@@ -37,7 +37,7 @@ type taughtEvent struct {
 	Detail    []model.Problem `json:"detail,omitempty"` // why it was rejected
 }
 
-// lesson is one teach request between its publish and its answer.
+// lesson is one teach request until its answer.
 type lesson struct {
 	req    *bus.Request
 	id     string
@@ -48,8 +48,12 @@ type lesson struct {
 	told   *told
 }
 
-// maxMessageID bounds a Nats-Msg-Id, in bytes.
-const maxMessageID = 1024
+// Limits of the lessons.
+const (
+	maxMessageID   = 1024     // bytes of a Nats-Msg-Id
+	maxLessons     = 10_000   // that wait to be answered
+	maxLessonBytes = 64 << 20 // of their bodies
+)
 
 // teach validates learn events, appends them to the log under an id, and
 // answers once this replica has applied them. It answers by the fold, never
@@ -65,54 +69,66 @@ func (w *Worker) teach(req *bus.Request) {
 		refuse(req, 422, fmt.Sprintf("%s has %d bytes, the most is %d", headerID, n, maxMessageID), nil)
 		return
 	}
-	l := &lesson{req: req, id: req.Header(headerID), data: slices.Clone(req.Data()), want: want}
-	if err := w.check(l); err != nil {
-		invalid(req, err)
+	if lessons, bytes, ok := w.lessons.add(len(req.Data())); !ok {
+		refuse(req, 503, fmt.Sprintf("overloaded: %d requests of %d bytes in all wait to be learned; try again", lessons, bytes), nil)
 		return
 	}
-	if l.id == "" {
-		l.id = bus.NewID() // so that a retry of ours learns nothing twice
-	} else if w.repeat(l) {
-		return
-	}
-	select {
-	case w.lessons <- struct{}{}:
-	default:
-		refuse(req, 503, fmt.Sprintf("%d events wait to be learned; try again", parkLimit), nil)
-		return
-	}
-	l.told = w.replica.await(l.id)
-	go w.publish(l)
+	go w.learn(&lesson{req: req, id: req.Header(headerID), data: req.Data(), want: want})
 }
 
-// check decodes a lesson and refuses what the fold would reject. Nothing bad
-// is stored.
-func (w *Worker) check(l *lesson) error {
-	// The decoder is the lesson's own: its events live until the answer.
-	events, batch, err := model.NewDecoder(w.cfg.Spec).Learn(l.data)
-	if err != nil {
-		return err
+// learn takes a lesson as far as its answer, or to the parking.
+func (w *Worker) learn(l *lesson) {
+	done := func() { w.lessons.remove(len(l.data)) }
+	taken, err := w.check(l)
+	switch {
+	case err != nil:
+		invalid(l.req, err)
+	case len(taken) > 0:
+		refuse(l.req, 409, idTaken, taken)
+	case l.id != "" && w.repeat(l):
+	default:
+		if l.id == "" {
+			l.id = bus.NewID() // so that a retry of ours learns nothing twice
+		}
+		l.told = w.replica.await(l.id)
+		w.publish(l, func() {
+			w.replica.forget(l.id, l.told)
+			done()
+		})
+		return
 	}
-	l.events, l.batch = events, batch
+	done()
+}
+
+const idTaken = "the id is taken by an event with another payload; use a new id"
+
+// check decodes a lesson, refuses what the fold would reject, and names the
+// events whose id is taken. Nothing bad is stored.
+func (w *Worker) check(l *lesson) (taken []model.Problem, err error) {
+	// The decoder is the lesson's own: its events live until the answer.
+	l.events, l.batch, err = model.NewDecoder(w.cfg.Spec).Learn(l.data)
+	if err != nil {
+		return nil, err
+	}
 	var bad []model.Problem
 	r := w.replica
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := range events {
-		if bad = append(bad, events[i].Problems...); len(events[i].Problems) == 0 {
-			bad = append(bad, r.model.Full(&events[i], i, batch)...)
+	for i := range l.events {
+		if bad = append(bad, l.events[i].Problems...); len(l.events[i].Problems) == 0 {
+			bad = append(bad, r.model.Full(&l.events[i], i, l.batch)...)
 		}
 	}
 	if len(bad) > 0 {
-		return &model.InvalidError{Problems: bad}
+		return nil, &model.InvalidError{Problems: bad}
 	}
-	return nil
+	return r.model.Conflicts(l.id, l.events, l.batch), nil
 }
 
 // repeat answers a lesson all of whose events are remembered already.
 func (w *Worker) repeat(l *lesson) bool {
 	outcomes := w.recall(l)
-	if slices.ContainsFunc(outcomes, func(o model.Outcome) bool { return o.Verdict == 0 }) {
+	if unknown(outcomes) {
 		return false
 	}
 	err := w.parking.park(l.want.minSeq, l.want.timeout, func(err error) {
@@ -143,32 +159,37 @@ func (w *Worker) recall(l *lesson) []model.Outcome {
 	return outcomes
 }
 
-// publish appends a lesson to the log and parks it until it is applied.
-func (w *Worker) publish(l *lesson) {
-	finish := func() {
-		w.replica.forget(l.id, l.told)
-		<-w.lessons
-	}
+func unknown(outcomes []model.Outcome) bool {
+	return slices.ContainsFunc(outcomes, func(o model.Outcome) bool { return o.Verdict == 0 })
+}
+
+// publish appends a lesson to the log and parks it until it is applied. done
+// is called once it is answered.
+func (w *Worker) publish(l *lesson, done func()) {
 	deadline := time.Now().Add(l.want.timeout)
 	ctx, cancel := context.WithDeadline(w.appending, deadline)
 	defer cancel()
 	ack, err := w.cfg.Log.Append(ctx, w.cfg.Spec.Name+"."+model.SubjectLearn, l.id, l.data)
 	if err != nil {
-		finish()
+		defer done()
 		w.unstored(l, err)
 		return
 	}
-	err = w.parking.park(max(ack.Seq, l.want.minSeq), time.Until(deadline), func(err error) {
-		defer finish()
-		if err != nil {
+	applied := func(err error) {
+		switch {
+		case err != nil:
 			w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored and will be learned, but %w", err))
+		case !w.finish(l, ack):
+			go func() { // the log is to be read, and this is the fold
+				defer done()
+				w.lookUp(l, ack)
+			}()
 			return
 		}
-		w.finish(l, ack)
-	})
-	if err != nil {
-		finish()
-		w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored and will be learned, but %w", err))
+		done()
+	}
+	if err := w.parking.park(max(ack.Seq, l.want.minSeq), time.Until(deadline), applied); err != nil {
+		applied(err)
 	}
 }
 
@@ -179,8 +200,8 @@ func (w *Worker) unstored(l *lesson, err error) {
 	switch {
 	case errors.As(err, &denied):
 		hint = "this worker lacks a right"
-	case errors.Is(err, nats.ErrMaxPayload):
-		code, hint = 413, "it is too large, and not stored: split it"
+	case errors.Is(err, bus.ErrTooLarge):
+		code, hint = 413, "it is not stored: split it"
 	case errors.Is(err, context.DeadlineExceeded):
 		code = 504
 	}
@@ -189,9 +210,9 @@ func (w *Worker) unstored(l *lesson, err error) {
 
 // finish answers a lesson whose sequence has been applied. If the lesson's
 // own message is there, its answer is what the fold said of it; if the id was
-// there before, it is what the ids remember, which is nothing of an event
-// that was rejected.
-func (w *Worker) finish(l *lesson, ack bus.Ack) {
+// there before, it is what the ids remember. It returns false if that does
+// not tell what became of the lesson.
+func (w *Worker) finish(l *lesson, ack bus.Ack) bool {
 	outcomes := w.recall(l)
 	if heard := l.told.of(ack.Seq); !ack.Duplicate && len(heard) == len(outcomes) {
 		for i := range outcomes {
@@ -200,13 +221,62 @@ func (w *Worker) finish(l *lesson, ack bus.Ack) {
 			}
 		}
 	}
-	if !ack.Duplicate && slices.ContainsFunc(outcomes, func(o model.Outcome) bool { return o.Verdict == 0 }) {
-		// Its own message, and the fold never met it: the log was rolled back
-		// or made anew, and this replica does not know it yet.
-		w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored in a log that this replica has not folded yet: ask again with the same Nats-Msg-Id (%s)", l.id))
-		return
+	if unknown(outcomes) {
+		return false
 	}
 	w.answer(l, ack.Seq, outcomes)
+	return true
+}
+
+// lookUp answers a lesson that is acknowledged, and of which the fold
+// remembers nothing, or not all: its id may have been used by another
+// message, which the ids know under other keys; its first event may have been
+// rejected, or forgotten; or the log may be another than the one that this
+// replica has folded.
+func (w *Worker) lookUp(l *lesson, ack bus.Ack) {
+	ctx, cancel := context.WithTimeout(w.appending, defaultTimeout)
+	defer cancel()
+	first, err := w.cfg.Log.Message(ctx, ack.Seq)
+	same := false
+	if err == nil {
+		same, err = w.follows(ctx)
+	}
+	switch {
+	case err != nil:
+		w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored, and what became of it is not known yet: %w; ask again with the same Nats-Msg-Id (%s)", err, l.id))
+	case !same || !ack.Duplicate:
+		w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored in a log that this replica has not folded yet: ask again with the same Nats-Msg-Id (%s)", l.id))
+	case !bytes.Equal(first.Data, l.data) && w.remembers(l.id, first.Data):
+		refuse(l.req, 409, idTaken, nil)
+	default:
+		w.answer(l, ack.Seq, w.recall(l))
+	}
+}
+
+// remembers tells whether an event of a message was learned, not too long ago.
+func (w *Worker) remembers(id string, data []byte) bool {
+	first := &lesson{id: id}
+	var err error
+	if first.events, _, err = model.NewDecoder(w.cfg.Spec).Learn(data); err != nil {
+		return false
+	}
+	return slices.ContainsFunc(w.recall(first), func(o model.Outcome) bool { return o.Verdict == model.Duplicate })
+}
+
+// follows tells whether the log still holds the message that this replica
+// applied last.
+func (w *Worker) follows(ctx context.Context) (bool, error) {
+	for {
+		position := w.replica.position()
+		tip, err := w.cfg.Log.Message(ctx, position.Applied)
+		if err != nil {
+			return false, err
+		}
+		same := position.Check(tip)
+		if w.replica.position().Applied == position.Applied {
+			return same, nil
+		}
+	}
 }
 
 // of is what the fold said of the message at a sequence.
@@ -228,7 +298,7 @@ func (w *Worker) answer(l *lesson, seq uint64, outcomes []model.Outcome) {
 		event := taughtEvent{Seq: o.Answer.Seq, Duplicate: o.Verdict == model.Duplicate}
 		switch {
 		case o.Conflict:
-			code, description = 409, "the id is taken by an event with another payload; use a new id"
+			code, description = 409, idTaken
 			event.Status = "refused: " + description
 		case o.Verdict == model.Rejected:
 			if code == 0 {
@@ -286,4 +356,28 @@ func sentence(a model.Answer) string {
 		predicted = a.Predicted
 	}
 	return fmt.Sprintf("learned %s. Initially predicted %s", a.Label, predicted)
+}
+
+// load is how many lessons wait to be answered, and their bytes.
+type load struct {
+	mu             sync.Mutex
+	lessons, bytes int // guarded by mu
+}
+
+// add counts one more lesson, unless there are too many.
+func (d *load) add(size int) (lessons, bytes int, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if ok = d.lessons < maxLessons && d.bytes+size <= maxLessonBytes; ok {
+		d.lessons++
+		d.bytes += size
+	}
+	return d.lessons, d.bytes, ok
+}
+
+func (d *load) remove(size int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lessons--
+	d.bytes -= size
 }

@@ -23,6 +23,8 @@ type Log interface {
 	Append(ctx context.Context, subject, id string, data []byte) (bus.Ack, error)
 	// End returns the first and last sequence of the log.
 	End(ctx context.Context) (first, last uint64, err error)
+	// Message reads one message.
+	Message(ctx context.Context, seq uint64) (*bus.Message, error)
 	// Tail delivers every message after a position, in order and without a
 	// hole, until ctx ends or the log turns out not to continue it.
 	Tail(ctx context.Context, from bus.Position, deliver func(*bus.Message) error) error
@@ -32,6 +34,8 @@ type Log interface {
 type Doors interface {
 	// Open starts to serve endpoints as one service, until its Stop.
 	Open(bus.ServiceConfig) (*bus.Service, error)
+	// Dropped is how many requests were lost because they came too fast.
+	Dropped() int
 }
 
 // Config is what a worker is made of.
@@ -85,14 +89,15 @@ type Worker struct {
 	log       *slog.Logger
 	state     atomic.Int32
 	lag       atomic.Uint64
-	advisory  atomic.Pointer[string]
+	advisory  atomic.Pointer[string] // what became of the log
+	trouble   atomic.Pointer[string] // why the log can't be read now
 	started   time.Time
 	replica   *replica
 	parking   *parking
 	predicted *predicted
 	rejects   *rejections
 	decoders  sync.Pool       // of *model.Decoder
-	lessons   chan struct{}   // a place for each teach between its publish and its answer
+	lessons   load            // the teaches that are not answered yet
 	appending context.Context // of the appends since the last join; set before any request comes
 	giveUp    func()          // ends it
 	labelKey  []byte          // how a prediction's reply begins
@@ -116,7 +121,6 @@ func New(cfg Config) (*Worker, error) {
 	w.log = cfg.Logger.With("replica", cfg.Name)
 	w.predicted = &predicted{counter: cfg.Predicted, boot: bus.NewID(), log: w.log}
 	w.rejects = &rejections{verdicts: cfg.Verdicts, log: w.log, queue: make(chan rejection, 1024)}
-	w.lessons = make(chan struct{}, parkLimit)
 	w.labelKey = append(append([]byte{'{'}, quote(cfg.Spec.Label.Name)...), ':')
 	w.decoders.New = func() any { return model.NewDecoder(cfg.Spec) }
 	return w, nil
@@ -184,6 +188,7 @@ func (w *Worker) fold(ctx context.Context) error {
 			return err
 		}
 		position := w.replica.position()
+		position.Trouble = w.troubled
 		w.parking.open(position.Applied)
 		w.setState(Replaying)
 		err = w.cfg.Log.Tail(ctx, position, w.deliver)
@@ -195,6 +200,16 @@ func (w *Worker) fold(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// troubled is told why the log can't be read, and with nil that it can.
+func (w *Worker) troubled(err error) {
+	if err == nil {
+		w.trouble.Store(nil)
+		return
+	}
+	text := fmt.Sprintf("the log cannot be read, so nothing new is learned: %v", err)
+	w.trouble.Store(&text)
 }
 
 // end finds the log's last sequence, however long the server takes to say.
@@ -295,17 +310,17 @@ func (w *Worker) leave() {
 		return
 	}
 	defer w.giveUp()
-	stop := func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	stop := func(within time.Duration) error {
+		ctx, cancel := context.WithTimeout(context.Background(), within)
 		defer cancel()
 		return service.Stop(ctx)
 	}
-	if stop() == nil {
+	if stop(drainTimeout) == nil {
 		return
 	}
 	w.parking.close()
 	w.giveUp()
-	if err := stop(); err != nil {
+	if err := stop(time.Second); err != nil {
 		w.log.Warn("some requests may be unanswered", "error", err)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"lockstep/bus"
 )
 
@@ -91,6 +93,17 @@ func (l *Log) End(ctx context.Context) (first, last uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.first, l.end(), ctx.Err()
+}
+
+// Message is as bus.Log's.
+func (l *Log) Message(ctx context.Context, seq uint64) (*bus.Message, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if seq < l.first || seq > l.end() {
+		return nil, jetstream.ErrMsgNotFound
+	}
+	msg := l.messages[seq-l.first]
+	return &msg, ctx.Err()
 }
 
 // Tail is as bus.Log's.
