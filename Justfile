@@ -18,7 +18,11 @@ race:
 
 # the program with the real nats CLI, which must be on the PATH, and under kill -9
 e2e:
-    go test -tags e2e -run 'EndToEnd|Killed|Stopped' ./cmd/lockstep
+    go test -tags e2e -run 'EndToEnd|Killed|Stopped|Garbage' ./cmd/lockstep
+
+# what strangers can send, as fast as it comes: just garbage 10m
+garbage TIME="1m":
+    LOCKSTEP_GARBAGE={{TIME}} go test -tags e2e -timeout 0 -run Garbage -v ./cmd/lockstep
 
 # format, vet, and the linters
 lint:
@@ -27,9 +31,9 @@ lint:
     go vet -tags e2e ./...
     staticcheck ./...
 
-# fuzz one target for a while: just fuzz FuzzLearn 1m
-fuzz TARGET TIME="30s":
-    go test -run '^$' -fuzz '^{{TARGET}}$' -fuzztime {{TIME}} ./model
+# fuzz one target for a while: just fuzz FuzzLearn 1m, just fuzz FuzzHeaders 1m ./worker
+fuzz TARGET TIME="30s" PACKAGE="./model":
+    go test -run '^$' -fuzz '^{{TARGET}}$' -fuzztime {{TIME}} {{PACKAGE}}
 
 # the digests on ten processors, most of them emulated (Debian: qemu-user-static, nodejs)
 cross:

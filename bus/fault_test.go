@@ -380,3 +380,102 @@ func TestConnectNamesBadCredentials(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTailStopsAtAHoleInTheMiddle: a purge by subject takes messages out of
+// the middle, of a stream that denies deletes, too.
+func TestTailStopsAtAHoleInTheMiddle(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, bus.ConnectConfig{Server: startServer(t, broker.Config{}).ClientURL()})
+	l := openLog(t, conn)
+	appendTo(t, l, "x")
+	if _, err := l.Append(testContext(t), "m.ctl.other", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	appendTo(t, l, "x")
+	s := stream(t, conn, "M")
+	if err := s.DeleteMsg(testContext(t), 3); err == nil {
+		t.Fatal("a message can be deleted")
+	}
+	if err := s.Purge(testContext(t), jetstream.WithPurgeSubject("m.ctl.other")); err != nil {
+		t.Fatal(err)
+	}
+	delivered, failed := tailed(t, l, fromStart)
+	var gap *bus.GapError
+	if err := <-failed; !errors.As(err, &gap) || *gap != (bus.GapError{Want: 3, Got: 4}) {
+		t.Error(err)
+	}
+	awaitSeq(t, delivered, 1, 2)
+}
+
+// TestTailIsOvertaken: somebody limits the log while it is replayed, and what
+// was not read yet is cut off.
+func TestTailIsOvertaken(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, bus.ConnectConfig{Server: startServer(t, broker.Config{}).ClientURL()})
+	l := openLog(t, conn)
+	const n = 5000
+	p := l.Publisher(testContext(t), "m.learn", func(int, bus.Ack) {})
+	for i := range n {
+		if err := p.Publish(bus.NewID(), []byte("x"), i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	first, limited := make(chan struct{}), make(chan struct{})
+	failed := make(chan error, 1)
+	last := uint64(0)
+	go func() {
+		failed <- l.Tail(testContext(t), fromStart, func(m *bus.Message) error {
+			if m.Seq == 1 {
+				close(first)
+				<-limited
+			}
+			if m.Seq != last+1 {
+				return fmt.Errorf("%d came after %d", m.Seq, last)
+			}
+			last = m.Seq
+			return nil
+		})
+	}()
+	<-first
+	s := stream(t, conn, "M")
+	config := s.CachedInfo().Config
+	config.MaxMsgs, config.Discard = 10, jetstream.DiscardOld
+	_, err := jetStream(t, conn).UpdateStream(testContext(t), config)
+	close(limited)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var gap *bus.GapError
+	if err := <-failed; !errors.As(err, &gap) || gap.Want != last+1 || gap.Got != n+1-9 {
+		t.Errorf("after %d: %v", last, err)
+	}
+	var settings *bus.SettingsError
+	if _, err := bus.BindLog(testContext(t), conn, bus.LogConfig{Model: "m"}); !errors.As(err, &settings) {
+		t.Errorf("the limit is not named: %v", err)
+	}
+}
+
+// TestTailTellsOfTrouble: while the log is not there, and when it is again.
+func TestTailTellsOfTrouble(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, bus.ConnectConfig{Server: startServer(t, broker.Config{}).ClientURL()})
+	l := openLog(t, conn)
+	told := make(chan error, 100)
+	from := fromStart
+	from.Trouble = func(err error) { told <- err }
+	delivered, _ := tailed(t, l, from)
+	awaitSeq(t, delivered, 1, 1)
+	if err := jetStream(t, conn).DeleteStream(testContext(t), "M"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-told; !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("told of %v", err)
+	}
+	openLog(t, conn)
+	if err := <-told; err != nil {
+		t.Errorf("told of %v", err)
+	}
+}

@@ -75,16 +75,21 @@ type wants struct {
 }
 
 func headers(req *bus.Request) (wants, error) {
+	return parseWants(req.Header(headerMinSeq), req.Header(headerTimeout))
+}
+
+// parseWants reads the two headers; empty is not given.
+func parseWants(minSeq, patience string) (wants, error) {
 	w := wants{timeout: defaultTimeout}
 	var bad []model.Problem
-	if text := req.Header(headerMinSeq); text != "" {
+	if text := minSeq; text != "" {
 		seq, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
 			bad = append(bad, model.Problem{Loc: []any{"header", headerMinSeq}, Msg: "Input should be a sequence, as in 345", Type: "int_parsing"})
 		}
 		w.minSeq = seq
 	}
-	if text := req.Header(headerTimeout); text != "" {
+	if text := patience; text != "" {
 		timeout, err := time.ParseDuration(text)
 		if err != nil || timeout <= 0 || timeout > maxTimeout {
 			bad = append(bad, model.Problem{Loc: []any{"header", headerTimeout}, Msg: fmt.Sprintf("Input should be a duration up to %s, as in 500ms or 10s", maxTimeout), Type: "duration_parsing"})
@@ -108,7 +113,7 @@ func (w *Worker) at(req *bus.Request, answer func()) {
 		answer()
 		return
 	}
-	err = w.parking.park(want.minSeq, want.timeout, func(err error) {
+	err = w.parking.park(want.minSeq, len(req.Data()), want.timeout, func(err error) {
 		if err != nil {
 			w.waitFailed(req, want.minSeq, err)
 			return
@@ -131,8 +136,22 @@ func (w *Worker) waitFailed(req *bus.Request, seq uint64, err error) {
 	refuse(req, code, fmt.Sprintf("sequence %d is asked for, this replica is at %d: %v; %s", seq, applied, err, hint), nil)
 }
 
+// maxRow is how many bytes a request about a row may have: what the longest
+// values take when every byte is escaped, and room for keys that are ignored.
+func maxRow(s *model.Spec) int {
+	n := 64 << 10
+	for _, f := range s.Inputs {
+		n += 6 * (len(f.Name) + f.MaxBytes)
+	}
+	return n
+}
+
 // withRow answers a request about a row, once the replica is at its sequence.
 func (w *Worker) withRow(req *bus.Request, answer func(model.Row)) {
+	if n := len(req.Data()); n > w.maxRow {
+		refuse(req, 413, fmt.Sprintf("the body has %d bytes, the most is %d", n, w.maxRow), nil)
+		return
+	}
 	w.at(req, func() {
 		d := w.decoders.Get().(*model.Decoder)
 		defer w.decoders.Put(d)

@@ -20,9 +20,10 @@ var (
 // handler at a time, so a handler never waits itself. Each is ended exactly
 // once: by the fold, by its time-out, or when the parking is closed.
 type parking struct {
-	limit int
+	limit, limitBytes int
 
 	mu      sync.Mutex
+	bytes   int        // of all waiters; guarded by mu
 	applied uint64     // guarded by mu
 	closed  bool       // guarded by mu
 	waiters waiterHeap // guarded by mu
@@ -31,6 +32,7 @@ type parking struct {
 // waiter is one parked request.
 type waiter struct {
 	seq   uint64
+	size  int         // what it keeps in memory, in bytes
 	done  func(error) // nil: the sequence was applied
 	timer *time.Timer
 	place int // in the heap, -1 once ended; guarded by parking.mu
@@ -39,7 +41,7 @@ type waiter struct {
 // park calls done once: with nil when seq has been applied (at once if it
 // was already), or with errParkTimeout or errParkClosed. It returns
 // errParkFull or errParkClosed, and never calls done, if there is no place.
-func (p *parking) park(seq uint64, timeout time.Duration, done func(error)) error {
+func (p *parking) park(seq uint64, size int, timeout time.Duration, done func(error)) error {
 	p.mu.Lock()
 	switch {
 	case p.closed:
@@ -49,11 +51,12 @@ func (p *parking) park(seq uint64, timeout time.Duration, done func(error)) erro
 		p.mu.Unlock()
 		done(nil)
 		return nil
-	case len(p.waiters) >= p.limit:
+	case len(p.waiters) >= p.limit || p.bytes+size > p.limitBytes:
 		p.mu.Unlock()
 		return errParkFull
 	}
-	w := &waiter{seq: seq, done: done}
+	w := &waiter{seq: seq, size: size, done: done}
+	p.bytes += size
 	heap.Push(&p.waiters, w)
 	w.timer = time.AfterFunc(timeout, func() {
 		if p.remove(w) {
@@ -71,6 +74,7 @@ func (p *parking) remove(w *waiter) bool {
 		return false
 	}
 	heap.Remove(&p.waiters, w.place)
+	p.bytes -= w.size
 	return true
 }
 
@@ -111,6 +115,7 @@ func (p *parking) take(change func() (all bool)) []*waiter {
 	for len(p.waiters) > 0 && (all || p.waiters[0].seq <= p.applied) {
 		w := heap.Pop(&p.waiters).(*waiter)
 		w.timer.Stop()
+		p.bytes -= w.size
 		due = append(due, w)
 	}
 	return due

@@ -52,7 +52,7 @@ type lesson struct {
 const (
 	maxMessageID   = 1024     // bytes of a Nats-Msg-Id
 	maxLessons     = 10_000   // that wait to be answered
-	maxLessonBytes = 64 << 20 // of their bodies
+	maxLessonBytes = 32 << 20 // of their bodies
 )
 
 // teach validates learn events, appends them to the log under an id, and
@@ -131,7 +131,7 @@ func (w *Worker) repeat(l *lesson) bool {
 	if unknown(outcomes) {
 		return false
 	}
-	err := w.parking.park(l.want.minSeq, l.want.timeout, func(err error) {
+	err := w.parking.park(l.want.minSeq, 0, l.want.timeout, func(err error) {
 		if err != nil {
 			w.waitFailed(l.req, l.want.minSeq, err)
 			return
@@ -188,7 +188,7 @@ func (w *Worker) publish(l *lesson, done func()) {
 		}
 		done()
 	}
-	if err := w.parking.park(max(ack.Seq, l.want.minSeq), time.Until(deadline), applied); err != nil {
+	if err := w.parking.park(max(ack.Seq, l.want.minSeq), 0, time.Until(deadline), applied); err != nil {
 		applied(err)
 	}
 }

@@ -74,6 +74,7 @@ func (s State) String() string {
 // Limits of a worker.
 const (
 	parkLimit      = 10_000           // requests that wait for a sequence
+	parkBytes      = 16 << 20         // of their bodies
 	defaultTimeout = 2 * time.Second  // of a request that waits
 	maxTimeout     = 60 * time.Second // the most a request may ask for
 	drainTimeout   = 5 * time.Second  // for what was accepted to be answered
@@ -97,6 +98,7 @@ type Worker struct {
 	predicted *predicted
 	rejects   *rejections
 	decoders  sync.Pool       // of *model.Decoder
+	maxRow    int             // bytes of a request about a row
 	lessons   load            // the teaches that are not answered yet
 	appending context.Context // of the appends since the last join; set before any request comes
 	giveUp    func()          // ends it
@@ -117,11 +119,12 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{cfg: cfg, started: time.Now(), replica: newReplica(m), parking: &parking{limit: parkLimit}}
+	w := &Worker{cfg: cfg, started: time.Now(), replica: newReplica(m), parking: &parking{limit: parkLimit, limitBytes: parkBytes}}
 	w.log = cfg.Logger.With("replica", cfg.Name)
 	w.predicted = &predicted{counter: cfg.Predicted, boot: bus.NewID(), log: w.log}
 	w.rejects = &rejections{verdicts: cfg.Verdicts, log: w.log, queue: make(chan rejection, 1024)}
 	w.labelKey = append(append([]byte{'{'}, quote(cfg.Spec.Label.Name)...), ':')
+	w.maxRow = maxRow(cfg.Spec)
 	w.decoders.New = func() any { return model.NewDecoder(cfg.Spec) }
 	return w, nil
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -27,24 +29,24 @@ const patience = 20 * time.Second
 
 // fleet is a server and workers that a test starts on it.
 type fleet struct {
-	t   *testing.T
-	url string
-	nc  *bus.Conn
-	js  jetstream.JetStream
+	t      *testing.T
+	server *broker.Server
+	store  string
+	url    string
+	nc     *bus.Conn
+	js     jetstream.JetStream
 }
 
 func newFleet(t *testing.T, workers ...string) *fleet {
 	t.Helper()
-	server, err := broker.Start(t.Context(), broker.Config{StoreDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := &fleet{t: t, store: t.TempDir()}
+	f.startServer(0)
 	t.Cleanup(func() {
-		if err := server.Shutdown(); err != nil {
+		if err := f.server.Shutdown(); err != nil {
 			t.Error(err)
 		}
 	})
-	f := &fleet{t: t, url: server.ClientURL()}
+	var err error
 	if f.nc, err = bus.Connect(t.Context(), bus.ConnectConfig{Server: f.url}); err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +58,25 @@ func newFleet(t *testing.T, workers ...string) *fleet {
 		f.start(name, model.DefaultSpec())
 	}
 	return f
+}
+
+func (f *fleet) startServer(port int) {
+	f.t.Helper()
+	var err error
+	if f.server, err = broker.Start(f.t.Context(), broker.Config{StoreDir: f.store, Port: port}); err != nil {
+		f.t.Fatal(err)
+	}
+	f.url = f.server.ClientURL()
+}
+
+// restartServer stops the server, and starts it on the same port and store.
+func (f *fleet) restartServer() {
+	f.t.Helper()
+	port := f.server.Port()
+	if err := f.server.Shutdown(); err != nil {
+		f.t.Fatal(err)
+	}
+	f.startServer(port)
 }
 
 // running is a worker that a test started.
@@ -220,6 +241,7 @@ func TestBadInputIsRefusedWhole(t *testing.T) {
 	f.refused(422, "teach", bad, nil, `["attributes","bill_length_mm"],"msg":"Input should be greater than or equal to 0"`, `["attributes","sex"],"msg":"Field required"`)
 	f.refused(422, "teach", "["+gentoo+","+bad+"]", nil, `[1,"attributes","bill_length_mm"]`)
 	f.refused(422, "predict", row, []string{"Lockstep-Min-Seq", "soon", "Lockstep-Timeout", "1h"}, `["header","Lockstep-Min-Seq"]`, `["header","Lockstep-Timeout"]`)
+	f.refused(413, "predict", strings.Repeat(" ", 70_000), nil, "the body has 70000 bytes")
 	for _, s := range f.settled(1, at(1)) {
 		if s.Learned+s.Rejected != 0 {
 			t.Errorf("bad input changed the state: %+v", s)
@@ -459,4 +481,26 @@ func TestOneIDTaughtByMany(t *testing.T) {
 			t.Errorf("%s learned %d of %d", s.Replica, s.Learned, rounds)
 		}
 	}
+}
+
+// FuzzHeaders: what the headers of a request ask for is what a stricter
+// reading says, or refused.
+func FuzzHeaders(f *testing.F) {
+	for _, seed := range [][2]string{{"", ""}, {"345", "500ms"}, {"-1", "0s"}, {"18446744073709551616", "61s"}, {"+1", "1h"}, {" 1", "1e3s"}, {"0x10", "1.5s"}, {"1_000", "NaN"}} {
+		f.Add(seed[0], seed[1])
+	}
+	number := regexp.MustCompile(`^[0-9]+$`)
+	f.Fuzz(func(t *testing.T, minSeq, patience string) {
+		w, err := parseWants(minSeq, patience)
+		seq, ok := new(big.Int).SetString(minSeq, 10)
+		fits := minSeq == "" || number.MatchString(minSeq) && ok && seq.IsUint64()
+		long, durationErr := time.ParseDuration(patience)
+		fits = fits && (patience == "" || durationErr == nil && long > 0 && long <= time.Minute)
+		if fits != (err == nil) {
+			t.Fatalf("%q %q: %v", minSeq, patience, err)
+		}
+		if err == nil && (minSeq != "" && seq.Uint64() != w.minSeq || patience != "" && w.timeout != long || w.timeout <= 0) {
+			t.Fatalf("%q %q: %+v", minSeq, patience, w)
+		}
+	})
 }
