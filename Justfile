@@ -45,7 +45,7 @@ bench:
 
 # rewrite the transcripts by what the fold says now; read the diff
 transcripts:
-    go test -run Transcripts -update ./model
+    go test ./model -run Transcripts -update
     git diff --stat model/testdata/transcripts
 
 # all that CI runs

@@ -1,10 +1,13 @@
 package model
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -16,6 +19,8 @@ var update = flag.Bool("update", false, "rewrite the transcripts by what the fol
 //	spec NAME           the spec to use: a shipped one, or a YAML file beside the transcript
 //	SUBJECT [id=ID] DATA   a message
 //	predict DATA        a prediction
+//	explain DATA        a prediction, and what each feature added to it
+//	state               what was learned, by River's names, and the metrics
 //
 // and below each message, indented, stands what the fold said of it.
 // Run go test -run Transcripts -update to rewrite them, and read the diff.
@@ -65,8 +70,10 @@ func transcript(t *testing.T, dir, text string) string {
 		case command == "" || strings.HasPrefix(command, "#"):
 		case command == "spec":
 			m = newModel(t, transcriptSpec(t, dir, rest))
-		case command == "predict":
-			out.WriteString(say(m, rest))
+		case command == "predict", command == "explain":
+			out.WriteString(say(m, command, rest))
+		case command == "state":
+			out.WriteString(state(t, m))
 		default:
 			out.WriteString(fold(m, command, rest))
 		}
@@ -89,13 +96,36 @@ func transcriptSpec(t *testing.T, dir, name string) *Spec {
 	return s
 }
 
-func say(m *Model, data string) string {
+func say(m *Model, command, data string) string {
 	row, err := NewDecoder(m.Spec()).Attributes([]byte(data))
 	if err != nil {
 		return "  invalid: " + problemList(problems(err)) + "\n"
 	}
 	p := m.Predict(row)
-	return "  " + probabilityLine(m, p.Proba) + "\n"
+	out := "  " + probabilityLine(m, p.Proba) + "\n"
+	if command == "explain" {
+		for _, f := range m.Explain(row).Features {
+			out += fmt.Sprintf("    %s = %g adds %.6f\n", f.Feature, f.Value, f.LogLikelihood)
+		}
+	}
+	return out
+}
+
+// state is what a model has learned, a name and its values to a line.
+func state(t *testing.T, m *Model) string {
+	var out strings.Builder
+	counts := m.Counts()
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		value, err := json.Marshal(counts[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&out, "  %s %s\n", name, value)
+	}
+	s := m.Metrics()
+	n, accuracy, loss := s.Rolling()
+	fmt.Fprintf(&out, "  accuracy %v, log-loss %v, macro F1 %v, of the last %d %v and %v\n", s.Accuracy(), s.LogLoss(), s.MacroF1(), n, accuracy, loss)
+	return out.String()
 }
 
 func probabilityLine(m *Model, proba []float64) string {
