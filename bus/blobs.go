@@ -1,0 +1,95 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Blobs is a store of large immutable objects: a JetStream object store. No
+// two may write one name: concurrent puts corrupt it.
+type Blobs struct {
+	conn  *Conn
+	store jetstream.ObjectStore
+}
+
+// blobTimeout bounds the transfer of one object.
+const blobTimeout = time.Minute
+
+// OpenBlobs binds a store, and makes it if there is none.
+func OpenBlobs(ctx context.Context, conn *Conn, bucket, description string, replicas int) (*Blobs, error) {
+	js, err := conn.jetStream()
+	if err != nil {
+		return nil, err
+	}
+	b := &Blobs{conn: conn}
+	err = conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
+		for attempt := 1; ; attempt++ {
+			b.store, err = js.ObjectStore(ctx, bucket)
+			if errors.Is(err, jetstream.ErrBucketNotFound) {
+				b.store, err = js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket, Description: description, Replicas: max(replicas, 1)})
+			}
+			if !createdMeanwhile(err) && !errors.Is(err, jetstream.ErrBucketExists) || attempt == 3 {
+				return err
+			}
+			if err := pause(ctx); err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("object store %s: %w", bucket, err)
+	}
+	return b, nil
+}
+
+// Put stores an object.
+func (b *Blobs) Put(ctx context.Context, name string, data []byte) error {
+	return b.conn.do(ctx, b.conn.api, blobTimeout, func(ctx context.Context) error {
+		_, err := b.store.PutBytes(ctx, name, data)
+		return err
+	})
+}
+
+// Get reads an object, and checks it against its own hash. It returns
+// fs.ErrNotExist if there is none.
+func (b *Blobs) Get(ctx context.Context, name string) (data []byte, err error) {
+	err = b.conn.do(ctx, b.conn.api, blobTimeout, func(ctx context.Context) error {
+		data, err = b.store.GetBytes(ctx, name)
+		return err
+	})
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		err = fmt.Errorf("object %s: %w", name, fs.ErrNotExist)
+	}
+	return data, err
+}
+
+// Remove deletes an object; it may be gone already.
+func (b *Blobs) Remove(ctx context.Context, name string) error {
+	err := b.conn.do(ctx, b.conn.api, apiTimeout, func(ctx context.Context) error { return b.store.Delete(ctx, name) })
+	if errors.Is(err, jetstream.ErrObjectNotFound) {
+		return nil
+	}
+	return err
+}
+
+// List returns the names of all objects, sorted.
+func (b *Blobs) List(ctx context.Context) (names []string, err error) {
+	err = b.conn.do(ctx, b.conn.api, apiTimeout, func(ctx context.Context) error {
+		all, err := b.store.List(ctx)
+		for _, one := range all {
+			names = append(names, one.Name)
+		}
+		return err
+	})
+	if errors.Is(err, jetstream.ErrNoObjectsFound) {
+		err = nil
+	}
+	slices.Sort(names)
+	return names, err
+}

@@ -1,0 +1,159 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Board is where replicas leave word for each other: a key-value bucket.
+type Board struct {
+	conn   *Conn
+	kv     jetstream.KeyValue
+	stream jetstream.Stream
+	prefix string // of the bucket's subjects
+}
+
+// BoardConfig names a board.
+type BoardConfig struct {
+	Bucket      string
+	Description string
+	TTL         time.Duration // entries vanish then; 0: never. Such a board is held in memory
+	Replicas    int
+}
+
+// Entry is what stands under a key.
+type Entry struct {
+	Key   string
+	Value []byte
+}
+
+// OpenBoard binds a board, and makes it if there is none.
+func OpenBoard(ctx context.Context, conn *Conn, config BoardConfig) (*Board, error) {
+	js, err := conn.jetStream()
+	if err != nil {
+		return nil, err
+	}
+	b := &Board{conn: conn, prefix: "$KV." + config.Bucket + "."}
+	wanted := jetstream.KeyValueConfig{
+		Bucket: config.Bucket, Description: config.Description, TTL: config.TTL, Replicas: max(config.Replicas, 1),
+		History: 1, Storage: jetstream.FileStorage,
+	}
+	if config.TTL > 0 {
+		wanted.Storage = jetstream.MemoryStorage
+	}
+	err = conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
+		for attempt := 1; ; attempt++ {
+			b.kv, err = js.KeyValue(ctx, config.Bucket)
+			if errors.Is(err, jetstream.ErrBucketNotFound) {
+				b.kv, err = js.CreateKeyValue(ctx, wanted)
+			}
+			if err == nil {
+				b.stream, err = js.Stream(ctx, "KV_"+config.Bucket)
+			}
+			if !createdMeanwhile(err) && !errors.Is(err, jetstream.ErrBucketExists) || attempt == 3 {
+				return err
+			}
+			if err := pause(ctx); err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("board %s: %w", config.Bucket, err)
+	}
+	return b, nil
+}
+
+// pause is between two attempts at the same thing.
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(retryWait):
+		return nil
+	}
+}
+
+// Put writes an entry over what stands there.
+func (b *Board) Put(ctx context.Context, key string, value []byte) error {
+	return b.conn.do(ctx, b.prefix+key, apiTimeout, func(ctx context.Context) error {
+		_, err := b.kv.Put(ctx, key, value)
+		return err
+	})
+}
+
+// Create writes an entry, and returns false if there is one already.
+func (b *Board) Create(ctx context.Context, key string, value []byte) (created bool, err error) {
+	err = b.conn.do(ctx, b.prefix+key, apiTimeout, func(ctx context.Context) error {
+		_, err := b.kv.Create(ctx, key, value)
+		return err
+	})
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Remove takes away every entry at a key and below it, and leaves no trace.
+func (b *Board) Remove(ctx context.Context, key string) error {
+	return b.conn.do(ctx, b.conn.api, apiTimeout, func(ctx context.Context) error {
+		return errors.Join(b.stream.Purge(ctx, jetstream.WithPurgeSubject(b.prefix+key)), b.stream.Purge(ctx, jetstream.WithPurgeSubject(b.prefix+key+".>")))
+	})
+}
+
+// listQuiet bounds the wait for the next entry of a list.
+const listQuiet = 2 * time.Second
+
+// List returns the entries below a key, at most 1,024, sorted by key. One
+// request gets them all, at one moment, from any of the bucket's servers.
+func (b *Board) List(ctx context.Context, key string) ([]Entry, error) {
+	request, err := json.Marshal(map[string]any{"multi_last": []string{b.prefix + key + ".>"}, "batch": 1024})
+	if err != nil {
+		return nil, err
+	}
+	inbox := b.conn.NewInbox()
+	sub, err := b.conn.SubscribeSync(inbox)
+	if err != nil {
+		return nil, err
+	}
+	defer sub.Unsubscribe()
+	var entries []Entry
+	subject := b.conn.api + "DIRECT.GET." + b.stream.CachedInfo().Config.Name
+	err = b.conn.do(ctx, subject, listQuiet, func(ctx context.Context) error {
+		if err := b.conn.PublishRequest(subject, inbox, request); err != nil {
+			return err
+		}
+		for {
+			msg, err := sub.NextMsgWithContext(ctx)
+			if err != nil {
+				return err
+			}
+			switch status := msg.Header.Get("Status"); status {
+			case "":
+				if entry, ok := b.entry(msg); ok {
+					entries = append(entries, entry)
+				}
+			case "204", "404": // the end; there are none
+				return nil
+			default:
+				return fmt.Errorf("list of %s: %s %s", key, status, msg.Header.Get("Description"))
+			}
+		}
+	})
+	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
+	return entries, err
+}
+
+// entry is a message of the bucket as an entry, unless it marks a deletion.
+func (b *Board) entry(msg *nats.Msg) (Entry, bool) {
+	key, ok := strings.CutPrefix(msg.Header.Get("Nats-Subject"), b.prefix)
+	return Entry{key, msg.Data}, ok && msg.Header.Get("KV-Operation") == "" && msg.Header.Get("Nats-Marker-Reason") == ""
+}
