@@ -65,8 +65,8 @@ func TestAFloodIsRefusedWithAReason(t *testing.T) {
 	doors.backlog.clock = func() time.Duration { return 0 } // never idle: one request has arrived, or all have
 	first, entered := make(chan struct{}), make(chan struct{})
 	once := true
-	service, err := Doors{Conn: doors}.Open(ServiceConfig{Name: "m", Version: "1.0.0", Endpoints: []Endpoint{{
-		Name: "ask", Subject: "m.ask", Queue: "q", Handler: func(r *Request) {
+	opened, err := Doors{Conn: doors}.Open(ServiceConfig{Name: "m", Version: "1.0.0", Endpoints: []Endpoint{{
+		Name: "ask", Subject: "m.ask", Queue: "q", Handler: func(r Request) {
 			if once {
 				once = false
 				close(entered)
@@ -110,10 +110,10 @@ func TestAFloodIsRefusedWithAReason(t *testing.T) {
 	if want := n - maxBacklog - 2; refused != want { // but the first, and one that has so many behind it
 		t.Errorf("%d of %d are refused, want %d", refused, n, want)
 	}
-	if stats := service.micro.Stats().Endpoints[0]; stats.NumErrors != refused || stats.NumRequests != n {
+	if stats := opened.(*service).micro.Stats().Endpoints[0]; stats.NumErrors != refused || stats.NumRequests != n {
 		t.Errorf("nats micro stats would show %d errors of %d requests", stats.NumErrors, stats.NumRequests)
 	}
-	if err := service.Stop(t.Context()); err != nil {
+	if err := opened.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

@@ -272,7 +272,7 @@ func TestPublisher(t *testing.T) {
 
 // served is an endpoint under test, and a client that counts its answers.
 type served struct {
-	*bus.Service
+	bus.Service
 	t       *testing.T
 	client  *bus.Conn
 	doors   *bus.Conn
@@ -280,7 +280,7 @@ type served struct {
 }
 
 // serve opens an endpoint and sends it requests, numbered from 0.
-func serve(t *testing.T, requests int, handler func(*bus.Request)) *served {
+func serve(t *testing.T, requests int, handler func(bus.Request)) *served {
 	t.Helper()
 	url := startServer(t, broker.Config{}).ClientURL()
 	s := &served{t: t, client: connect(t, bus.ConnectConfig{Server: url}), doors: connect(t, bus.ConnectConfig{Server: url}), answers: make(chan *nats.Msg, 2*requests)}
@@ -338,7 +338,7 @@ func (s *served) stopped(requests int) {
 func TestServiceAnswersLaterBeforeItStops(t *testing.T) {
 	const requests = 300
 	release := make(chan struct{})
-	s := serve(t, requests, func(r *bus.Request) {
+	s := serve(t, requests, func(r bus.Request) {
 		go func() {
 			<-release
 			r.Reply(r.Data())
@@ -359,7 +359,7 @@ func TestServiceAnswersLaterBeforeItStops(t *testing.T) {
 func TestServiceAnswersTheQueueBeforeItStops(t *testing.T) {
 	const requests = 300
 	turn := make(chan struct{})
-	s := serve(t, requests, func(r *bus.Request) {
+	s := serve(t, requests, func(r bus.Request) {
 		<-turn
 		r.Reply(r.Data())
 	})
@@ -376,7 +376,7 @@ func TestRemoteError(t *testing.T) {
 	url := startServer(t, broker.Config{}).ClientURL()
 	conn, doors := connect(t, bus.ConnectConfig{Server: url}), bus.Doors{Conn: connect(t, bus.ConnectConfig{Server: url})}
 	service, err := doors.Open(bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{
-		Name: "e", Subject: "s.e", Handler: func(r *bus.Request) { r.Error(422, "bad "+r.Header("X"), bus.ErrorBody(422, "bad", []int{1})) },
+		Name: "e", Subject: "s.e", Handler: func(r bus.Request) { r.Error(422, "bad "+r.Header("X"), bus.ErrorBody(422, "bad", []int{1})) },
 	}}})
 	if err != nil {
 		t.Fatal(err)
@@ -478,7 +478,7 @@ func TestAMissingRightIsNamed(t *testing.T) {
 	if !errors.As(err, &denied) || denied.Subject != "$JS.API.STREAM.INFO.M" || !strings.EqualFold(denied.Operation, "publish") {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
-	_, err = bus.Doors{Conn: conn}.Open(bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{Name: "e", Subject: "s.e", Handler: func(*bus.Request) {}}}})
+	_, err = bus.Doors{Conn: conn}.Open(bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{Name: "e", Subject: "s.e", Handler: func(bus.Request) {}}}})
 	if !errors.As(err, &denied) || denied.Subject != "s.e" {
 		t.Errorf("%v", err)
 	}

@@ -117,11 +117,11 @@ func TestTailNamesTheEndOfARolledBackLog(t *testing.T) {
 	}
 }
 
-func service(handler func(*bus.Request)) bus.ServiceConfig {
+func service(handler func(bus.Request)) bus.ServiceConfig {
 	return bus.ServiceConfig{Name: "m", Version: "1.0.0", Endpoints: []bus.Endpoint{{Name: "ask", Subject: "m.ask", Queue: "q", Handler: handler}}}
 }
 
-func open(t *testing.T, conn *bus.Conn, handler func(*bus.Request)) *bus.Service {
+func open(t *testing.T, conn *bus.Conn, handler func(bus.Request)) bus.Service {
 	t.Helper()
 	s, err := bus.Doors{Conn: conn}.Open(service(handler))
 	if err != nil {
@@ -139,7 +139,7 @@ func TestStopWaitsForWhatQueues(t *testing.T) {
 	url := startServer(t, broker.Config{}).ClientURL()
 	doors := connect(t, bus.ConnectConfig{Server: url})
 	entered, release := make(chan bool, n), make(chan struct{})
-	s := open(t, doors, func(r *bus.Request) {
+	s := open(t, doors, func(r bus.Request) {
 		entered <- true
 		<-release
 		r.Reply(nil)
@@ -191,7 +191,7 @@ func TestOpenWithoutAServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-down
-	open(t, conn, func(r *bus.Request) { r.Reply([]byte("here")) })
+	open(t, conn, func(r bus.Request) { r.Reply([]byte("here")) })
 	s = startServer(t, broker.Config{StoreDir: dir, Port: port})
 	asker := connect(t, bus.ConnectConfig{Server: s.ClientURL()})
 	for {

@@ -31,14 +31,34 @@ type Endpoint struct {
 	Queue   string // group that shares the requests; empty: each instance answers
 	// Handler is called with one request at a time, and must not wait. It may
 	// answer later, from any goroutine; every request must be answered.
-	Handler func(*Request)
+	Handler func(Request)
 }
 
 // Request is a request that was accepted. It is answered once; later answers
 // are ignored.
-type Request struct {
+type Request interface {
+	// Data is the request's body. It is the request's own.
+	Data() []byte
+	// Header is the first value of a header, or empty.
+	Header(name string) string
+	// Reply answers with a body.
+	Reply(body []byte)
+	// Error answers with an error: its code and description as micro's
+	// headers, and a body.
+	Error(code int, description string, body []byte)
+}
+
+// Service is a running service.
+type Service interface {
+	// Stop accepts no more requests, waits until every accepted one is
+	// answered, and flushes the answers. It returns an error if ctx ends
+	// first, and can then be called again.
+	Stop(ctx context.Context) error
+}
+
+type request struct {
 	msg      micro.Request
-	service  *Service
+	service  *service
 	answered atomic.Bool
 	failure  atomic.Pointer[failure] // an error on its way
 	returned atomic.Bool             // the handler has
@@ -50,22 +70,17 @@ type failure struct {
 	body        []byte
 }
 
-// Data is the request's body. It is the request's own.
-func (r *Request) Data() []byte { return r.msg.Data() }
+func (r *request) Data() []byte { return r.msg.Data() }
 
-// Header is the first value of a header, or empty.
-func (r *Request) Header(name string) string { return r.msg.Headers().Get(name) }
+func (r *request) Header(name string) string { return r.msg.Headers().Get(name) }
 
-// Reply answers with a body.
-func (r *Request) Reply(body []byte) {
+func (r *request) Reply(body []byte) {
 	if !r.answered.Swap(true) {
 		r.send(nil, body)
 	}
 }
 
-// Error answers with an error: its code and description as micro's headers,
-// and a body.
-func (r *Request) Error(code int, description string, body []byte) {
+func (r *request) Error(code int, description string, body []byte) {
 	if r.answered.Swap(true) {
 		return
 	}
@@ -78,7 +93,7 @@ func (r *Request) Error(code int, description string, body []byte) {
 // fail sends an error that is on its way, unless that is done. While the
 // handler runs, only who called it may do so: micro reads then what its own
 // Error writes, and counts it.
-func (r *Request) fail(counted bool) {
+func (r *request) fail(counted bool) {
 	f := r.failure.Swap(nil)
 	switch {
 	case f == nil:
@@ -89,7 +104,7 @@ func (r *Request) fail(counted bool) {
 	}
 }
 
-func (r *Request) send(header nats.Header, body []byte) {
+func (r *request) send(header nats.Header, body []byte) {
 	var err error
 	if subject := r.msg.Reply(); subject != "" {
 		err = r.service.conn.PublishMsg(&nats.Msg{Subject: subject, Header: header, Data: body})
@@ -100,7 +115,7 @@ func (r *Request) send(header nats.Header, body []byte) {
 // sent ends a request. An answer that is too large for the server is told to
 // the one who asked; one that cannot be sent for another reason has nobody
 // left to tell: the connection is closed, or nobody asked for one.
-func (r *Request) sent(err error) {
+func (r *request) sent(err error) {
 	if errors.Is(err, nats.ErrMaxPayload) {
 		const description = "the answer is too large for the server's max_payload"
 		_ = r.service.conn.PublishMsg(&nats.Msg{
@@ -127,8 +142,7 @@ func ErrorBody(code int, description string, detail any) []byte {
 	return body
 }
 
-// Service is a running service.
-type Service struct {
+type service struct {
 	conn     *Conn
 	before   int // the connection's subscriptions without this service
 	micro    micro.Service
@@ -146,8 +160,8 @@ type Doors struct{ Conn *Conn }
 func (d Doors) Dropped() int { return d.Conn.dropped() }
 
 // Open starts to serve.
-func (d Doors) Open(config ServiceConfig) (*Service, error) {
-	s := &Service{conn: d.Conn, before: d.Conn.NumSubscriptions()}
+func (d Doors) Open(config ServiceConfig) (Service, error) {
+	s := &service{conn: d.Conn, before: d.Conn.NumSubscriptions()}
 	var err error
 	s.micro, err = micro.AddService(d.Conn.Conn, micro.Config{
 		Name: config.Name, Version: config.Version, Description: config.Description, Metadata: config.Metadata,
@@ -164,7 +178,7 @@ func (d Doors) Open(config ServiceConfig) (*Service, error) {
 			s.inFlight.Add(1)
 			waiting := d.Conn.backlog.begin()
 			defer d.Conn.backlog.end()
-			r := &Request{msg: msg, service: s}
+			r := &request{msg: msg, service: s}
 			if waiting > maxBacklog {
 				description := fmt.Sprintf("overloaded: %d requests wait for this worker; try again", waiting)
 				r.Error(503, description, ErrorBody(503, description, nil))
@@ -192,10 +206,7 @@ func (d Doors) Open(config ServiceConfig) (*Service, error) {
 	return s, nil
 }
 
-// Stop accepts no more requests, waits until every accepted one is answered,
-// and flushes the answers. It returns an error if ctx ends first, and can
-// then be called again.
-func (s *Service) Stop(ctx context.Context) error {
+func (s *service) Stop(ctx context.Context) error {
 	err := s.micro.Stop()
 	if !s.conn.IsConnected() {
 		return nil // whoever asked has lost the connection too

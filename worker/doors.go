@@ -22,7 +22,7 @@ const (
 // modelService is what the fleet answers as one.
 func (w *Worker) modelService() bus.ServiceConfig {
 	name := w.cfg.Spec.Name
-	endpoint := func(verb string, handler func(*bus.Request)) bus.Endpoint {
+	endpoint := func(verb string, handler func(bus.Request)) bus.Endpoint {
 		return bus.Endpoint{Name: verb, Subject: name + "." + verb, Queue: "lockstep", Handler: handler}
 	}
 	return bus.ServiceConfig{
@@ -50,7 +50,7 @@ func (w *Worker) metadata() map[string]string {
 }
 
 // refuse answers a request with an error: what is wrong, and every place.
-func refuse(req *bus.Request, code int, description string, detail []model.Problem) {
+func refuse(req bus.Request, code int, description string, detail []model.Problem) {
 	var places any
 	if len(detail) > 0 {
 		places = detail
@@ -59,7 +59,7 @@ func refuse(req *bus.Request, code int, description string, detail []model.Probl
 }
 
 // invalid answers a request whose body is bad with all its problems.
-func invalid(req *bus.Request, err error) {
+func invalid(req bus.Request, err error) {
 	var bad *model.InvalidError
 	if errors.As(err, &bad) {
 		refuse(req, 422, bad.Error(), bad.Problems)
@@ -74,7 +74,7 @@ type wants struct {
 	timeout time.Duration
 }
 
-func headers(req *bus.Request) (wants, error) {
+func headers(req bus.Request) (wants, error) {
 	return parseWants(req.Header(headerMinSeq), req.Header(headerTimeout))
 }
 
@@ -103,7 +103,7 @@ func parseWants(minSeq, patience string) (wants, error) {
 }
 
 // at answers a request once the replica is at the sequence it asks for.
-func (w *Worker) at(req *bus.Request, answer func()) {
+func (w *Worker) at(req bus.Request, answer func()) {
 	want, err := headers(req)
 	if err != nil {
 		invalid(req, err)
@@ -127,7 +127,7 @@ func (w *Worker) at(req *bus.Request, answer func()) {
 
 // waitFailed says why a request did not get its sequence, and where the
 // replica is.
-func (w *Worker) waitFailed(req *bus.Request, seq uint64, err error) {
+func (w *Worker) waitFailed(req bus.Request, seq uint64, err error) {
 	applied := w.replica.position().Applied
 	code, hint := 503, "try again"
 	if errors.Is(err, errParkTimeout) {
@@ -147,7 +147,7 @@ func maxRow(s *model.Spec) int {
 }
 
 // withRow answers a request about a row, once the replica is at its sequence.
-func (w *Worker) withRow(req *bus.Request, answer func(model.Row)) {
+func (w *Worker) withRow(req bus.Request, answer func(model.Row)) {
 	if n := len(req.Data()); n > w.maxRow {
 		refuse(req, 413, fmt.Sprintf("the body has %d bytes, the most is %d", n, w.maxRow), nil)
 		return
@@ -165,7 +165,7 @@ func (w *Worker) withRow(req *bus.Request, answer func(model.Row)) {
 }
 
 // predict answers with the label of a row.
-func (w *Worker) predict(req *bus.Request) {
+func (w *Worker) predict(req bus.Request) {
 	w.withRow(req, func(row model.Row) { req.Reply(w.prediction(row)) })
 }
 
@@ -201,7 +201,7 @@ type contribution struct {
 
 // explain answers like predict, with the probabilities and what each feature
 // added to each class's log-likelihood.
-func (w *Worker) explain(req *bus.Request) {
+func (w *Worker) explain(req bus.Request) {
 	w.withRow(req, func(row model.Row) { w.respond(req, w.explanation(row)) })
 }
 
@@ -247,7 +247,7 @@ type Status struct {
 	Unreported uint64 `json:"unreported,omitempty"`
 }
 
-func (w *Worker) status(req *bus.Request) { w.respond(req, w.Status()) }
+func (w *Worker) status(req bus.Request) { w.respond(req, w.Status()) }
 
 // Status is what the worker's replica says of itself now.
 func (w *Worker) Status() Status {
@@ -266,7 +266,7 @@ func (w *Worker) Status() Status {
 }
 
 // respond answers with a value as JSON.
-func (w *Worker) respond(req *bus.Request, v any) {
+func (w *Worker) respond(req bus.Request, v any) {
 	data, err := json.Marshal(v)
 	if err != nil { // a number that is not finite
 		w.log.Error("a reply could not be written", "error", err)

@@ -39,7 +39,7 @@ type taughtEvent struct {
 
 // lesson is one teach request until its answer.
 type lesson struct {
-	req    *bus.Request
+	req    bus.Request
 	id     string
 	data   []byte
 	events []model.Event // own their memory
@@ -59,7 +59,7 @@ const (
 // answers once this replica has applied them. It answers by the fold, never
 // by the PubAck: to the server another payload under the same id is a
 // duplicate too.
-func (w *Worker) teach(req *bus.Request) {
+func (w *Worker) teach(req bus.Request) {
 	want, err := headers(req)
 	if err != nil {
 		invalid(req, err)

@@ -33,7 +33,7 @@ type Log interface {
 // Doors is where a worker answers requests. bus.Doors is the real one.
 type Doors interface {
 	// Open starts to serve endpoints as one service, until its Stop.
-	Open(bus.ServiceConfig) (*bus.Service, error)
+	Open(bus.ServiceConfig) (bus.Service, error)
 	// Dropped is how many requests were lost because they came too fast.
 	Dropped() int
 }
@@ -108,7 +108,7 @@ type Worker struct {
 
 	door struct {
 		sync.Mutex
-		service *bus.Service // the model's, nil when not joined
+		service bus.Service // the model's, nil when not joined
 		closed  bool         // the worker stops: nobody joins any more
 	}
 }
