@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -19,7 +18,7 @@ type Blobs struct {
 }
 
 // blobTimeout bounds the transfer of one object.
-const blobTimeout = time.Minute
+const blobTimeout = 20 * time.Second
 
 // OpenBlobs binds a store, and makes it if there is none.
 func OpenBlobs(ctx context.Context, conn *Conn, bucket, description string, replicas int) (*Blobs, error) {
@@ -56,15 +55,18 @@ func (b *Blobs) Put(ctx context.Context, name string, data []byte) error {
 	})
 }
 
+// ErrDamaged is returned when an object is not there, or not whole.
+var ErrDamaged = errors.New("the object is missing or damaged")
+
 // Get reads an object, and checks it against its own hash. It returns
-// fs.ErrNotExist if there is none.
+// ErrDamaged if that fails, or there is none.
 func (b *Blobs) Get(ctx context.Context, name string) (data []byte, err error) {
 	err = b.conn.do(ctx, b.conn.api, blobTimeout, func(ctx context.Context) error {
 		data, err = b.store.GetBytes(ctx, name)
 		return err
 	})
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		err = fmt.Errorf("object %s: %w", name, fs.ErrNotExist)
+	if errors.Is(err, jetstream.ErrObjectNotFound) || errors.Is(err, jetstream.ErrDigestMismatch) {
+		err = fmt.Errorf("%w: %s: %w", ErrDamaged, name, err)
 	}
 	return data, err
 }

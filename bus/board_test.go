@@ -3,7 +3,6 @@ package bus_test
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -104,7 +103,7 @@ func TestBlobs(t *testing.T) {
 	if names, err := b.List(ctx); len(names) > 0 || err != nil {
 		t.Error(names, err)
 	}
-	if _, err := b.Get(ctx, "x"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := b.Get(ctx, "x"); !errors.Is(err, bus.ErrDamaged) {
 		t.Error(err)
 	}
 	big := make([]byte, 3<<20)
@@ -121,7 +120,7 @@ func TestBlobs(t *testing.T) {
 	if err := errors.Join(b.Remove(ctx, "x"), b.Remove(ctx, "x")); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.Get(ctx, "x"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := b.Get(ctx, "x"); !errors.Is(err, bus.ErrDamaged) {
 		t.Error(err)
 	}
 }

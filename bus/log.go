@@ -288,7 +288,7 @@ func (l *Log) appendGenesis(ctx context.Context) (first bool, err error) {
 
 func (l *Log) readGenesis(ctx context.Context) error {
 	msg, err := l.Message(ctx, 1)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	if errors.Is(err, ErrNoMessage) {
 		return nil // purged; whoever replays finds the hole
 	}
 	if err != nil {
@@ -304,7 +304,10 @@ func (l *Log) readGenesis(ctx context.Context) error {
 // Genesis is the first message's data, nil if it was purged.
 func (l *Log) Genesis() []byte { return l.genesis }
 
-// Message reads one message of the log.
+// ErrNoMessage is returned when the log has no message at a sequence.
+var ErrNoMessage = jetstream.ErrMsgNotFound
+
+// Message reads one message of the log, or returns ErrNoMessage.
 func (l *Log) Message(ctx context.Context, seq uint64) (msg *Message, err error) {
 	err = l.conn.do(ctx, l.conn.api, apiTimeout, func(ctx context.Context) error {
 		stream, err := l.js.Stream(ctx, l.config.Stream())

@@ -122,6 +122,17 @@ func Restore(s *Spec, state []byte) (*Model, error) {
 	return m, nil
 }
 
+// Flipped is a copy of the model with one bit of its state flipped, as failing
+// memory does it; false if that gives no state at all. It is for tests of what
+// notices it.
+func (m *Model) Flipped(bit int) (*Model, bool) {
+	state := m.AppendState(nil)
+	body := state[:len(state)-sha256.Size]
+	body[bit/8%len(body)] ^= 1 << (bit % 8)
+	flipped, err := restore(m.spec, body)
+	return flipped, err == nil
+}
+
 // restore reads a state without its digest.
 func restore(s *Spec, state []byte) (*Model, error) {
 	m, err := New(s)

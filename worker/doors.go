@@ -243,6 +243,9 @@ type Status struct {
 	Parked     int    `json:"parked"`             // requests that wait for a sequence
 	Advisory   string `json:"advisory,omitempty"` // what an operator should know
 	Dropped    int    `json:"dropped,omitempty"`  // requests that came too fast, and were lost unanswered
+	Folds      int64  `json:"folds,omitempty"`    // how often the replica was folded anew
+	Healings   int64  `json:"healings,omitempty"` // how often that mended it
+	Restored   uint64 `json:"restored,omitempty"` // the sequence of the snapshot it began with
 	Uncounted  int64  `json:"uncounted,omitempty"`
 	Unreported uint64 `json:"unreported,omitempty"`
 }
@@ -256,6 +259,10 @@ func (w *Worker) Status() Status {
 		standing: w.replica.standing(), Stream: w.cfg.Stream, Version: w.cfg.Version,
 		UptimeS: int64(time.Since(w.started).Seconds()), Parked: w.parking.len(),
 		Dropped: w.cfg.Doors.Dropped(), Uncounted: w.predicted.given(), Unreported: w.rejects.dropped.Load(),
+	}
+	s.Folds, s.Healings = w.folds.Load(), w.healings.Load()
+	if from := w.from.Load(); from != nil {
+		s.Restored = from.Seq
 	}
 	for _, text := range []*string{w.trouble.Load(), w.advisory.Load()} {
 		if text != nil {

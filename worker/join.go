@@ -18,6 +18,7 @@ type JoinConfig struct {
 	Replicas int // of the streams that are made; 0 is 1
 	Logger   *slog.Logger
 	OnState  func(State)
+	Tamper   func(*model.Model) *model.Model // see Config
 }
 
 // Serve connects a worker to NATS, makes what of the model's streams is not
@@ -81,9 +82,30 @@ func join(ctx context.Context, config JoinConfig, c conns) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	heartbeats, err := bus.OpenBoard(ctx, c.log, bus.BoardConfig{Bucket: name + "_replicas", Description: "heartbeats of the replicas", TTL: HeartbeatTTL, Replicas: config.Replicas})
+	if err != nil {
+		return nil, err
+	}
+	checkpoints, snapshots, err := OpenCheckpoints(ctx, c.log, name, config.Replicas)
+	if err != nil {
+		return nil, err
+	}
 	return New(Config{
-		Name: config.Name, Stream: stream, Version: config.Version, Spec: config.Spec,
+		Heartbeats: heartbeats, Checkpoints: checkpoints, Snapshots: snapshots,
+		Advise: func(subject string, data []byte) { _ = c.log.Publish(subject, data) }, // who is not heard now is in the status
+		Name:   config.Name, Stream: stream, Version: config.Version, Spec: config.Spec,
 		Log: log, Doors: bus.Doors{Conn: c.doors},
-		Predicted: predicted, Verdicts: verdicts, Logger: config.Logger, OnState: config.OnState,
+		Predicted: predicted, Verdicts: verdicts, Logger: config.Logger, OnState: config.OnState, Tamper: config.Tamper,
 	})
+}
+
+// OpenCheckpoints binds the board of a model's attestations and snapshots, and
+// their store.
+func OpenCheckpoints(ctx context.Context, conn *bus.Conn, name string, replicas int) (*bus.Board, *bus.Blobs, error) {
+	board, err := bus.OpenBoard(ctx, conn, bus.BoardConfig{Bucket: name + "_checkpoints", Description: "attestations and pointers to snapshots", Replicas: replicas})
+	if err != nil {
+		return nil, nil, err
+	}
+	blobs, err := bus.OpenBlobs(ctx, conn, name+"_snapshots", "encoded states", replicas)
+	return board, blobs, err
 }

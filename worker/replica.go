@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"lockstep/bus"
 	"lockstep/model"
@@ -15,10 +16,13 @@ import (
 // replica is the worker's model and what is said of it. The fold and the
 // doors share it; each holds the lock for one message or one request.
 type replica struct {
+	applied atomic.Uint64 // the model's sequence
+
 	mu      sync.Mutex
-	model   *model.Model       // guarded by mu
-	tail    []byte             // what every reply of this sequence ends with; guarded by mu
-	labels  [][]byte           // the labels as JSON, by class; guarded by mu
+	model   *model.Model // guarded by mu
+	tail    []byte       // what every reply of this sequence ends with; guarded by mu
+	labels  [][]byte     // the labels as JSON, by class; guarded by mu
+	tamper  func(*model.Model) *model.Model
 	awaited map[string][]*told // by Nats-Msg-Id: teaches that await the fold's word; guarded by mu
 }
 
@@ -32,8 +36,8 @@ type toldResult struct {
 	outcomes []model.Outcome
 }
 
-func newReplica(m *model.Model) *replica {
-	return &replica{model: m, awaited: map[string][]*told{}}
+func newReplica(m *model.Model, tamper func(*model.Model) *model.Model) *replica {
+	return &replica{model: m, tamper: tamper, awaited: map[string][]*told{}}
 }
 
 // apply folds one message and tells those who await its id.
@@ -41,11 +45,15 @@ func (r *replica) apply(msg model.Message, rejected func(*model.Result, [32]byte
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	result := r.model.Apply(msg)
+	r.applied.Store(result.Seq)
 	r.tail = r.tail[:0]
 	if msg.ID != "" {
 		for _, t := range r.awaited[msg.ID] {
 			t.results = append(t.results, toldResult{result.Seq, append([]model.Outcome(nil), result.Outcomes...)})
 		}
+	}
+	if r.tamper != nil {
+		r.model = r.tamper(r.model)
 	}
 	for _, o := range result.Outcomes {
 		if o.Verdict == model.Rejected {
@@ -178,9 +186,27 @@ func (r *replica) standing() standing {
 	return s
 }
 
-// reset starts the replica anew with a model that has learned nothing.
+// incarnation names the log that was folded.
+func (r *replica) incarnation() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.model.Incarnation()
+}
+
+// stand fills in a heartbeat what the model says.
+func (r *replica) stand(h *Heartbeat) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	contract, log, state := r.model.Contract(), r.model.LogChain(), r.model.StateChain()
+	h.Seq, h.Incarnation, h.Contract = r.model.Seq(), r.model.Incarnation(), hex.EncodeToString(contract[:])
+	h.LogChain, h.StateChain = hex.EncodeToString(log[:]), hex.EncodeToString(state[:])
+}
+
+// reset goes on with another model: one that has learned nothing, or one that
+// was restored.
 func (r *replica) reset(m *model.Model) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.model, r.tail, r.labels = m, r.tail[:0], nil
+	r.applied.Store(m.Seq())
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +24,7 @@ type Log interface {
 	Append(ctx context.Context, subject, id string, data []byte) (bus.Ack, error)
 	// End returns the first and last sequence of the log.
 	End(ctx context.Context) (first, last uint64, err error)
-	// Message reads one message.
+	// Message reads one message, or returns bus.ErrNoMessage.
 	Message(ctx context.Context, seq uint64) (*bus.Message, error)
 	// Tail delivers every message after a position, in order and without a
 	// hole, until ctx ends or the log turns out not to continue it.
@@ -50,9 +51,21 @@ type Config struct {
 	Predicted Counter
 	Verdicts  Verdicts
 
+	// What replicas tell each other; without these the replica is alone.
+	Heartbeats  Board // entries vanish after HeartbeatTTL
+	Checkpoints Board
+	Snapshots   Blobs
+	// SnapshotEvery is how often a snapshot is written at most; 0 is a minute.
+	SnapshotEvery time.Duration
+	// Advise, if set, publishes what an operator should know.
+	Advise func(subject string, data []byte)
+
 	Logger *slog.Logger
 	// OnState, if set, is called at each change of state.
 	OnState func(State)
+	// Tamper, if set, may put another model in the place of the replica's
+	// after each message, as a failing machine would. For tests.
+	Tamper func(*model.Model) *model.Model
 }
 
 // State says what a worker is doing.
@@ -65,10 +78,11 @@ const (
 	Ready                  // caught up: answers
 	Draining               // answers what it has accepted, and accepts no more
 	Stopped
+	Quarantined // not to be trusted: answers nothing but its status
 )
 
 func (s State) String() string {
-	return [...]string{"restoring", "replaying", "ready", "draining", "stopped"}[s]
+	return [...]string{"restoring", "replaying", "ready", "draining", "stopped", "quarantined"}[s]
 }
 
 // Limits of a worker.
@@ -104,12 +118,27 @@ type Worker struct {
 	giveUp    func()          // ends it
 	labelKey  []byte          // how a prediction's reply begins
 
-	target uint64 // the log's end at the start: from there on the replica is caught up; the fold's
+	target atomic.Uint64               // from there on the replica is caught up: the log's end at the start
+	from   atomic.Pointer[Snapshot]    // what the replica was restored from, nil if it replayed all
+	stop   atomic.Pointer[func(error)] // ends the tail, with its cause
+	audit  *audit
+	side   sync.WaitGroup // what runs beside the fold
+
+	changed     chan struct{}               // the state has, and the fleet is to know
+	fleet       atomic.Pointer[[]Heartbeat] // the live replicas, nil while not known
+	snapshotDue atomic.Bool                 // at the next checkpoint a snapshot is to be written
+	folds       atomic.Int64                // how often this process folded anew
+	epochs      atomic.Int64                // how often the log turned out to be another
+	healings    atomic.Int64                // how often that mended the replica
+	base        atomic.Uint64               // a refold may start from a snapshot up to there
+	suspended   atomic.Bool                 // on trial: must not join
+	refolding   atomic.Bool                 // on trial, and has not folded to the checkpoint again
+	quarantined atomic.Bool
 
 	door struct {
 		sync.Mutex
 		service bus.Service // the model's, nil when not joined
-		closed  bool         // the worker stops: nobody joins any more
+		closed  bool        // the worker stops: nobody joins any more
 	}
 }
 
@@ -119,7 +148,12 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{cfg: cfg, started: time.Now(), replica: newReplica(m), parking: &parking{limit: parkLimit, limitBytes: parkBytes}}
+	w := &Worker{cfg: cfg, started: time.Now(), replica: newReplica(m, cfg.Tamper), parking: &parking{limit: parkLimit, limitBytes: parkBytes}}
+	if w.cfg.SnapshotEvery == 0 {
+		w.cfg.SnapshotEvery = snapshotEvery
+	}
+	w.audit = newAudit(w)
+	w.changed = make(chan struct{}, 1)
 	w.log = cfg.Logger.With("replica", cfg.Name)
 	w.predicted = &predicted{counter: cfg.Predicted, boot: bus.NewID(), log: w.log}
 	w.rejects = &rejections{verdicts: cfg.Verdicts, log: w.log, queue: make(chan rejection, 1024)}
@@ -133,10 +167,17 @@ func New(cfg Config) (*Worker, error) {
 func (w *Worker) State() State { return State(w.state.Load()) }
 
 func (w *Worker) setState(s State) {
+	if w.quarantined.Load() && s < Draining {
+		return // it goes on folding, and does not come back
+	}
 	if State(w.state.Swap(int32(s))) == s {
 		return
 	}
 	w.log.Info("state", "state", s.String(), "seq", w.replica.position().Applied)
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
 	if w.cfg.OnState != nil {
 		w.cfg.OnState(s)
 	}
@@ -152,9 +193,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	// What the fold does outlives ctx until the doors are drained.
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var side sync.WaitGroup
-	side.Go(func() { w.predicted.run(inner) })
-	side.Go(func() { w.rejects.run(inner) })
+	w.side.Go(func() { w.predicted.run(inner) })
+	w.side.Go(func() { w.rejects.run(inner) })
+	if w.cfg.Checkpoints != nil {
+		w.side.Go(func() { w.beat(inner) })
+		w.side.Go(func() { w.audit.run(inner) })
+	}
 	folded := make(chan error, 1)
 	go func() { folded <- w.fold(inner) }()
 
@@ -170,7 +214,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.drain()
 		stop()
 	}
-	side.Wait()
+	w.side.Wait()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if stopErr := self.Stop(last); stopErr != nil {
@@ -182,27 +226,93 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // fold replays the log into the replica until ctx ends. A log that turns out
 // to have been rolled back is the truth all the same: the replica is folded
-// anew from its beginning.
+// anew.
 func (w *Worker) fold(ctx context.Context) error {
 	for {
 		w.setState(Restoring)
-		var err error
-		if w.target, err = w.end(ctx); err != nil {
+		first, last, err := w.end(ctx)
+		if err != nil {
 			return err
 		}
+		if w.replica.position().Applied == 0 {
+			w.prepare(ctx, first, last)
+		}
+		w.target.Store(last)
 		position := w.replica.position()
 		position.Trouble = w.troubled
 		w.parking.open(position.Applied)
 		w.setState(Replaying)
-		err = w.cfg.Log.Tail(ctx, position, w.deliver)
+		tailing, end := context.WithCancelCause(ctx)
+		stop := func(why error) { end(why) }
+		w.stop.Store(&stop)
+		err = w.cfg.Log.Tail(tailing, position, w.deliver)
+		refold := errors.Is(context.Cause(tailing), errRefold)
+		end(nil)
 		var rolled *bus.RolledBackError
-		if ctx.Err() != nil || !errors.As(err, &rolled) {
+		var gap *bus.GapError
+		switch {
+		case ctx.Err() != nil:
 			return err
+		case refold:
+			w.log.Warn("folding anew", "from_at_most", w.base.Load())
+			err = w.reset()
+		case errors.As(err, &rolled):
+			err = w.foldAnew(ctx, rolled)
+		case errors.As(err, &gap):
+			err = w.jump(ctx, gap)
 		}
-		if err := w.foldAnew(rolled); err != nil {
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// interrupt ends the tail, for a reason that fold knows.
+func (w *Worker) interrupt(why error) {
+	if stop := w.stop.Load(); stop != nil {
+		(*stop)(why)
+	}
+}
+
+// prepare restores a replica that has applied nothing from a snapshot, if
+// there is one that helps.
+func (w *Worker) prepare(ctx context.Context, first, last uint64) {
+	if w.cfg.Checkpoints == nil {
+		return
+	}
+	limit := uint64(math.MaxUint64)
+	if w.suspended.Load() {
+		limit = w.base.Load()
+	}
+	w.restore(ctx, w.incarnation(ctx), first, last, limit)
+}
+
+// incarnation is the log's own, empty where a compaction cut its genesis.
+func (w *Worker) incarnation(ctx context.Context) string {
+	msg, err := w.cfg.Log.Message(ctx, 1)
+	if err != nil {
+		return ""
+	}
+	g, err := model.ParseGenesis(msg.Data)
+	if err != nil {
+		return ""
+	}
+	return g.Incarnation
+}
+
+// jump goes on past a hole from a snapshot behind it, of the same log, or
+// returns the hole.
+func (w *Worker) jump(ctx context.Context, gap *bus.GapError) error {
+	first, last, err := w.end(ctx)
+	if err != nil || w.cfg.Checkpoints == nil {
+		return errors.Join(gap, err)
+	}
+	w.parking.close()
+	w.leave()
+	if w.restore(ctx, w.replica.incarnation(), max(first, gap.Got), last, math.MaxUint64) {
+		return nil
+	}
+	return fmt.Errorf("%w; no snapshot covers it (see lockstep snapshot ls): restore the log, or let a replica that has all of it write one with lockstep snapshot put", gap)
 }
 
 // troubled is told why the log can't be read, and with nil that it can.
@@ -215,13 +325,13 @@ func (w *Worker) troubled(err error) {
 	w.trouble.Store(&text)
 }
 
-// end finds the log's last sequence, however long the server takes to say.
-func (w *Worker) end(ctx context.Context) (uint64, error) {
+// end finds the log's first and last sequence, however long the server takes to say.
+func (w *Worker) end(ctx context.Context) (first, last uint64, err error) {
 	for {
-		_, last, err := w.cfg.Log.End(ctx)
+		first, last, err = w.cfg.Log.End(ctx)
 		var denied *bus.PermissionError
 		if err == nil || ctx.Err() != nil || errors.As(err, &denied) {
-			return last, err
+			return first, last, err
 		}
 		w.log.Warn("the log does not answer; trying on", "error", err)
 		select {
@@ -231,16 +341,26 @@ func (w *Worker) end(ctx context.Context) (uint64, error) {
 	}
 }
 
-func (w *Worker) foldAnew(rolled *bus.RolledBackError) error {
-	text := fmt.Sprintf("the log was rolled back: %v; folding it anew", rolled)
-	w.advisory.Store(&text)
-	w.log.Warn("the log was rolled back", "error", rolled)
+// foldAnew starts afresh on a log that does not continue what was applied.
+func (w *Worker) foldAnew(ctx context.Context, rolled *bus.RolledBackError) error {
+	if s := w.from.Load(); s != nil && s.Seq == rolled.Applied {
+		w.setAside(ctx, *s, "the log does not hold the message that it ends with: it is of another history")
+	} else {
+		w.advise("rolled-back", fmt.Sprintf("the log was rolled back: %v; folding it anew", rolled))
+	}
+	w.epochs.Add(1)
+	return w.reset()
+}
+
+// reset leaves the group, and puts the replica back to the beginning.
+func (w *Worker) reset() error {
 	w.parking.close()
 	w.leave()
 	m, err := model.New(w.cfg.Spec)
 	if err != nil {
 		return err
 	}
+	w.from.Store(nil)
 	w.replica.reset(m)
 	return nil
 }
@@ -259,12 +379,20 @@ func (w *Worker) deliver(msg *bus.Message) error {
 			w.rejects.add(w.cfg.Spec.Name, result, chain)
 		}
 	})
+	if w.cfg.Checkpoints != nil && isCheckpoint(&m) {
+		w.attest(&m)
+	}
 	w.lag.Store(msg.Pending)
 	w.parking.advance(msg.Seq)
-	if msg.Seq >= w.target && w.State() == Replaying {
-		return w.join()
+	return w.caughtUp()
+}
+
+// caughtUp joins the group once the replica is fit to answer.
+func (w *Worker) caughtUp() error {
+	if w.State() != Replaying || w.suspended.Load() || w.quarantined.Load() || w.replica.applied.Load() < w.target.Load() {
+		return nil
 	}
-	return nil
+	return w.join()
 }
 
 // checkGenesis refuses a log that was made for another contract.
@@ -288,7 +416,7 @@ func (w *Worker) checkGenesis(m *model.Message) error {
 func (w *Worker) join() error {
 	w.door.Lock()
 	defer w.door.Unlock()
-	if w.door.closed || w.door.service != nil {
+	if w.door.closed || w.door.service != nil || w.State() != Replaying {
 		return nil
 	}
 	w.appending, w.giveUp = context.WithCancel(context.Background())

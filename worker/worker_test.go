@@ -88,8 +88,14 @@ type running struct {
 // start starts a worker, and returns once it is ready.
 func (f *fleet) start(name string, s *model.Spec) running {
 	f.t.Helper()
+	return f.startTampered(name, s, nil)
+}
+
+// startTampered starts a worker on a machine that fails.
+func (f *fleet) startTampered(name string, s *model.Spec, tamper func(*model.Model) *model.Model) running {
+	f.t.Helper()
 	ready := make(chan struct{})
-	r := f.launch(name, s, func(State) func(State) {
+	r := f.launch(name, s, tamper, func(State) func(State) {
 		var once sync.Once
 		return func(s State) {
 			if s == Ready {
@@ -107,7 +113,7 @@ func (f *fleet) start(name string, s *model.Spec) running {
 	return r
 }
 
-func (f *fleet) launch(name string, s *model.Spec, onState func(State)) running {
+func (f *fleet) launch(name string, s *model.Spec, tamper func(*model.Model) *model.Model, onState func(State)) running {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	finished := make(chan struct{})
@@ -115,7 +121,7 @@ func (f *fleet) launch(name string, s *model.Spec, onState func(State)) running 
 		defer close(finished)
 		ended <- Serve(ctx, JoinConfig{
 			Connect: bus.ConnectConfig{Server: f.url}, Name: name, Version: "1.2.3", Spec: s,
-			Logger: slog.New(slog.DiscardHandler), OnState: onState,
+			Logger: slog.New(slog.DiscardHandler), OnState: onState, Tamper: tamper,
 		})
 	}()
 	stop := func() { cancel(); <-finished }
@@ -367,7 +373,7 @@ func TestAnotherContractIsRefused(t *testing.T) {
 	f := newFleet(t, "a")
 	s := model.DefaultSpec()
 	s.DedupWindow = 7
-	r := f.launch("b", s, nil)
+	r := f.launch("b", s, nil, nil)
 	select {
 	case err := <-r.err:
 		own, theirs := s.Contract(), model.DefaultSpec().Contract()
@@ -393,7 +399,7 @@ func TestAHoleIsNotLearnedAcross(t *testing.T) {
 	if err := stream.Purge(t.Context(), jetstream.WithPurgeSequence(3)); err != nil {
 		t.Fatal(err)
 	}
-	r := f.launch("b", model.DefaultSpec(), nil)
+	r := f.launch("b", model.DefaultSpec(), nil, nil)
 	select {
 	case err := <-r.err:
 		var gap *bus.GapError

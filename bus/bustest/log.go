@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"lockstep/bus"
 )
 
@@ -100,7 +98,7 @@ func (l *Log) Message(ctx context.Context, seq uint64) (*bus.Message, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if seq < l.first || seq > l.end() {
-		return nil, jetstream.ErrMsgNotFound
+		return nil, bus.ErrNoMessage
 	}
 	msg := l.messages[seq-l.first]
 	return &msg, ctx.Err()

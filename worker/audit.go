@@ -1,0 +1,552 @@
+package worker
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"lockstep/bus"
+	"lockstep/model"
+)
+
+// Board is where replicas leave word for each other. bus.Board is the real
+// one.
+type Board interface {
+	// Put writes an entry over what stands there.
+	Put(ctx context.Context, key string, value []byte) error
+	// Create writes an entry, and returns false if there is one already.
+	Create(ctx context.Context, key string, value []byte) (created bool, err error)
+	// Remove takes away every entry at a key and below it.
+	Remove(ctx context.Context, key string) error
+	// List returns the entries below a key, sorted.
+	List(ctx context.Context, key string) ([]bus.Entry, error)
+}
+
+// CheckpointEvery is the distance of the checkpoints that arithmetic fixes.
+const CheckpointEvery = 4096
+
+// Keys of the boards. An attestation's is attest.SEQ.REPLICA.
+const (
+	keyAttest  = "attest"
+	keyReplica = "replica"
+)
+
+// Attestation is what a replica says of itself at a checkpoint.
+type Attestation struct {
+	Replica     string `json:"replica"`
+	Seq         uint64 `json:"seq"`
+	Incarnation string `json:"incarnation"`
+	Contract    string `json:"contract"`
+	Encoding    string `json:"encoding"`
+	LogChain    string `json:"log_chain"`
+	StateChain  string `json:"state_chain"`
+	Digest      string `json:"digest"`
+	Fold        int    `json:"fold"`              // how often this process had folded anew
+	Arbiter     bool   `json:"arbiter,omitempty"` // by who folds the log to tell who is right, and serves nothing
+}
+
+// Attest is what a model's state attests, but for the replica's own.
+func Attest(m *model.Model) Attestation {
+	contract, log, state, digest := m.Contract(), m.LogChain(), m.StateChain(), m.Digest()
+	return Attestation{
+		Seq: m.Seq(), Incarnation: m.Incarnation(), Contract: hex.EncodeToString(contract[:]), Encoding: model.Encoding,
+		LogChain: hex.EncodeToString(log[:]), StateChain: hex.EncodeToString(state[:]), Digest: hex.EncodeToString(digest[:]),
+	}
+}
+
+// AttestKey is where attestations of a checkpoint stand, and below it a
+// replica's.
+func AttestKey(seq uint64) string { return fmt.Sprintf("%s.%020d", keyAttest, seq) }
+
+// Comparable tells whether two attestations are of the same log, contract and
+// encoding, so that they must be the same.
+func (a Attestation) Comparable(b Attestation) bool {
+	return a.Seq == b.Seq && a.Incarnation == b.Incarnation && a.Contract == b.Contract && a.Encoding == b.Encoding
+}
+
+// Same tells whether two comparable attestations agree.
+func (a Attestation) Same(b Attestation) bool {
+	return a.LogChain == b.LogChain && a.StateChain == b.StateChain && a.Digest == b.Digest
+}
+
+// Attestations reads what a board holds of one checkpoint.
+func Attestations(ctx context.Context, board Board, seq uint64) ([]Attestation, error) {
+	entries, err := board.List(ctx, AttestKey(seq))
+	var out []Attestation
+	for _, e := range entries {
+		var a Attestation
+		if json.Unmarshal(e.Value, &a) == nil && a.Seq == seq && e.Key == AttestKey(seq)+"."+a.Replica {
+			out = append(out, a)
+		}
+	}
+	return out, err
+}
+
+// ruling is what a checkpoint's attestations mean for one replica.
+type ruling int
+
+const (
+	undecided ruling = iota // not all have attested, and nobody differs
+	unanimous               // all who vote agree
+	carried                 // some differ from this replica, and a strict majority does not
+	outvoted                // a strict majority agrees on something else
+	split                   // there is no strict majority
+)
+
+// judge rules on a replica's attestation. votes are the attestations of the
+// others, voters the names of the others whose votes count: those that serve
+// or would, and are not quarantined. An arbiter always votes. Who attested
+// first means nothing.
+func judge(mine Attestation, votes []Attestation, voters map[string]bool) (r ruling, differ []Attestation) {
+	electorate, attested, same := 1, 1, 1
+	for name := range voters { // order: only counted
+		if name != mine.Replica {
+			electorate++
+		}
+	}
+	groups := []Attestation{}
+	sizes := []int{}
+	for _, a := range votes {
+		if a.Replica == mine.Replica || !a.Comparable(mine) || !a.Arbiter && !voters[a.Replica] {
+			continue
+		}
+		if a.Arbiter {
+			electorate++
+		}
+		attested++
+		if a.Same(mine) {
+			same++
+			continue
+		}
+		differ = append(differ, a)
+		i := slices.IndexFunc(groups, a.Same)
+		if i < 0 {
+			i, groups, sizes = len(groups), append(groups, a), append(sizes, 0)
+		}
+		sizes[i]++
+	}
+	switch {
+	case len(differ) == 0 && attested < electorate:
+		return undecided, nil
+	case len(differ) == 0:
+		return unanimous, nil
+	case 2*same > electorate:
+		return carried, differ
+	case 2*slices.Max(sizes) > electorate:
+		return outvoted, differ
+	}
+	return split, differ
+}
+
+// maxHealings is at which healing a replica is quarantined after all.
+const maxHealings = 3
+
+// Times of the audit.
+const (
+	auditEvery     = 250 * time.Millisecond
+	auditSettles   = 2 * beatEvery    // before a checkpoint is done with
+	attestPatience = 30 * time.Second // for the others' attestations of a checkpoint
+	trialPatience  = 2 * time.Minute  // for others that fold anew
+	attestKept     = 16               // checkpoints whose attestations are kept
+)
+
+// audit compares a replica with the others at every checkpoint, and takes it
+// out of the fleet if it is wrong. Its goroutine owns all but what is said to
+// be guarded.
+type audit struct {
+	w     *Worker
+	inbox chan *checkpoint
+
+	open   []*checkpoint // not settled yet, the newest last
+	kept   []uint64      // checkpoints attested, oldest first
+	agreed uint64        // the last checkpoint on which all agreed
+	trial  *trial
+
+	epoch    int64 // of what is known here
+	healings int
+	newest   Snapshot  // the newest that is pointed to, as far as known
+	since    time.Time // when that was found, or the worker began
+}
+
+// checkpoint is a sequence at which this replica attests.
+type checkpoint struct {
+	Attestation
+	state   []byte // the encoded state, if a snapshot is to be written
+	asked   bool   // the snapshot was asked for
+	at      time.Time
+	written bool // the attestation is on the board
+	epoch   int64
+}
+
+// trial is a replica under suspicion: it has left the group, folds anew, and
+// attests the checkpoint again.
+type trial struct {
+	before Attestation
+	after  *Attestation // nil until it has folded to there again
+	began  time.Time
+	shadow chan Attestation // of a fold beside the replica; nil until there is no other way
+}
+
+func newAudit(w *Worker) *audit {
+	return &audit{w: w, inbox: make(chan *checkpoint, 256), since: time.Now()}
+}
+
+// isCheckpoint tells whether every replica attests at a message.
+func isCheckpoint(msg *model.Message) bool {
+	return msg.Seq%CheckpointEvery == 0 || msg.Subject == model.SubjectCheckpoint
+}
+
+// attest hands the state at a checkpoint to the audit. It never holds up the
+// fold: of a long replay only the newest checkpoints are attested.
+func (w *Worker) attest(msg *model.Message) {
+	c := &checkpoint{at: time.Now(), epoch: w.epochs.Load()}
+	var ask struct {
+		Snapshot bool `json:"snapshot"`
+	}
+	c.asked = msg.Subject == model.SubjectCheckpoint && json.Unmarshal(msg.Data, &ask) == nil && ask.Snapshot
+	r := w.replica
+	r.mu.Lock()
+	c.Attestation = Attest(r.model)
+	if (c.asked || w.snapshotDue.Load()) && w.State() == Ready {
+		c.state = r.model.AppendState(nil)
+		w.snapshotDue.Store(false)
+	}
+	r.mu.Unlock()
+	c.Replica, c.Fold = w.cfg.Name, int(w.folds.Load())
+	for {
+		select {
+		case w.audit.inbox <- c:
+			return
+		default:
+		}
+		select {
+		case <-w.audit.inbox:
+		default:
+		}
+	}
+}
+
+// run audits until ctx ends.
+func (a *audit) run(ctx context.Context) {
+	tick := time.NewTicker(auditEvery)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-a.inbox:
+			a.take(c)
+			for len(a.inbox) > 0 {
+				a.take(<-a.inbox)
+			}
+		case <-tick.C:
+		}
+		if epoch := a.w.epochs.Load(); epoch != a.epoch {
+			a.forget(ctx, epoch)
+		}
+		a.write(ctx)
+		a.compare(ctx)
+		if err := a.w.caughtUp(); err != nil {
+			a.w.log.Error("the group cannot be joined", "error", err)
+		}
+		if n%20 == 0 {
+			a.tidy(ctx)
+		}
+	}
+}
+
+// take adds a checkpoint that the fold has reached.
+func (a *audit) take(c *checkpoint) {
+	if c.epoch != a.w.epochs.Load() {
+		return // of a log that is no more
+	}
+	a.open = slices.DeleteFunc(a.open, func(o *checkpoint) bool { return o.Seq == c.Seq })
+	a.open = append(a.open, c)
+	if len(a.open) > attestKept {
+		a.open = a.open[1:]
+	}
+	if t := a.trial; t != nil && c.Seq == t.before.Seq && c.Fold > t.before.Fold {
+		t.after = &c.Attestation
+		a.w.refolding.Store(false)
+	}
+}
+
+// forget drops what is known of a log that is no more, and takes back what was
+// attested of it.
+func (a *audit) forget(ctx context.Context, epoch int64) {
+	for _, seq := range a.kept {
+		if err := a.w.cfg.Checkpoints.Remove(ctx, AttestKey(seq)+"."+a.w.cfg.Name); err != nil {
+			return // again at the next tick
+		}
+	}
+	if a.trial != nil {
+		a.trial = nil
+		a.w.suspended.Store(false)
+		a.w.refolding.Store(false)
+	}
+	a.open = slices.DeleteFunc(a.open, func(c *checkpoint) bool { return c.epoch != epoch })
+	a.kept, a.agreed, a.newest, a.epoch = nil, 0, Snapshot{}, epoch
+}
+
+// write puts the attestations that are not on the board yet.
+func (a *audit) write(ctx context.Context) {
+	for _, c := range a.open {
+		if c.written {
+			continue
+		}
+		value, err := json.Marshal(c.Attestation)
+		if err == nil {
+			err = a.w.cfg.Checkpoints.Put(ctx, AttestKey(c.Seq)+"."+c.Replica, value)
+		}
+		if err != nil {
+			a.w.log.Debug("an attestation could not be written; trying on", "seq", c.Seq, "error", err)
+			return
+		}
+		c.written = true
+		if !slices.Contains(a.kept, c.Seq) {
+			a.kept = append(a.kept, c.Seq)
+		}
+	}
+}
+
+// compare rules on every checkpoint that is not settled.
+func (a *audit) compare(ctx context.Context) {
+	fleet := a.w.fleet.Load()
+	if fleet == nil {
+		return // who cannot see the fleet must not rule
+	}
+	peers, voters := *fleet, map[string]bool{}
+	for _, p := range peers {
+		if p.Votes {
+			voters[p.Replica] = true
+		}
+	}
+	for _, c := range slices.Clone(a.open) {
+		if !c.written {
+			continue
+		}
+		votes, err := Attestations(ctx, a.w.cfg.Checkpoints, c.Seq)
+		if err != nil {
+			a.w.log.Debug("the attestations cannot be read; trying on", "seq", c.Seq, "error", err)
+			return
+		}
+		r, differ := judge(c.Attestation, votes, voters)
+		if a.settle(ctx, c, r, differ, peers) || time.Since(c.at) > attestPatience && a.trial == nil {
+			a.open = slices.DeleteFunc(a.open, func(o *checkpoint) bool { return o == c })
+		}
+	}
+}
+
+// settle does what a ruling asks for, and returns whether the checkpoint is
+// done with.
+func (a *audit) settle(ctx context.Context, c *checkpoint, r ruling, differ []Attestation, peers []Heartbeat) bool {
+	onTrial := a.trial != nil && a.trial.before.Seq == c.Seq
+	switch {
+	case a.w.State() == Quarantined:
+		return true
+	case onTrial && a.trial.after == nil:
+		return false
+	case onTrial:
+		return a.verdict(ctx, c, r, differ, peers)
+	case r == unanimous && time.Since(c.at) < auditSettles:
+		return false // somebody's heartbeat may be on its way
+	case r == unanimous:
+		a.agreed = max(a.agreed, c.Seq)
+		a.snapshot(ctx, c, nil)
+		return true
+	case r == carried:
+		a.w.advise("diverged", fmt.Sprintf("at sequence %d %s; this replica agrees with the majority and goes on", c.Seq, differences(c.Attestation, differ)))
+		a.snapshot(ctx, c, differ)
+		return true
+	case (r == outvoted || r == split) && a.trial == nil:
+		a.w.advise("diverged", fmt.Sprintf("at sequence %d %s; this replica leaves the group and folds anew", c.Seq, differences(c.Attestation, differ)))
+		a.trial = &trial{before: c.Attestation, began: time.Now()}
+		a.w.refold(a.agreed)
+	}
+	return false
+}
+
+// verdict ends a trial once that is possible.
+func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []Attestation, peers []Heartbeat) bool {
+	t := a.trial
+	reproduced := t.after.Same(t.before)
+	switch r {
+	case undecided, unanimous, carried:
+		a.trial = nil
+		a.w.suspended.Store(false)
+		if reproduced {
+			a.w.advise("cleared", fmt.Sprintf("at sequence %d this replica was right: folded anew it is the same", c.Seq))
+			return r != undecided
+		}
+		a.healings++
+		a.w.healings.Store(int64(a.healings))
+		if a.healings >= maxHealings {
+			a.w.quarantine(fmt.Sprintf("it was healed %d times, last at sequence %d: its machine, or the program, is not to be trusted", a.healings, c.Seq))
+			return true
+		}
+		a.w.advise("healed", fmt.Sprintf("at sequence %d this replica was wrong, folded anew, and is right now (healing %d; at the %drd it is quarantined)", c.Seq, a.healings, maxHealings))
+		return r != undecided
+	case outvoted:
+		a.trial = nil
+		a.w.quarantine(fmt.Sprintf("folded anew it still differs: at sequence %d %s", c.Seq, differences(c.Attestation, differ)))
+		return true
+	}
+	// No majority: whoever did not reproduce its own state is wrong for sure,
+	// once nobody else may still come to agree with it.
+	waits := slices.ContainsFunc(peers, func(p Heartbeat) bool { return p.Refolding && p.Replica != c.Replica }) && time.Since(t.began) < trialPatience
+	if !reproduced && !waits {
+		a.trial = nil
+		a.w.quarantine(fmt.Sprintf("folded twice it is not the same: at sequence %d, before %.12s, then %.12s", c.Seq, t.before.Digest, t.after.Digest))
+		return true
+	}
+	// It may reproduce what is wrong: a fold beside the replica, in other
+	// memory, tells.
+	if reproduced && !waits && t.shadow == nil {
+		t.shadow = make(chan Attestation, 1)
+		a.w.side.Go(func() { a.w.shadow(ctx, c.Seq, t.shadow) })
+	}
+	select {
+	case shadow := <-t.shadow:
+		if shadow.Comparable(*t.after) && !shadow.Same(*t.after) {
+			a.trial = nil
+			a.w.quarantine(fmt.Sprintf("a fold beside it gives another state: at sequence %d %.12s, and not %.12s", c.Seq, shadow.Digest, t.after.Digest))
+			return true
+		}
+	default:
+	}
+	a.w.advise("split", fmt.Sprintf("at sequence %d %s, and there is no majority: nobody serves until lockstep verify tells who is right, or another replica joins", c.Seq, differences(c.Attestation, differ)))
+	return false
+}
+
+// differences says who differs from a replica, and in what.
+func differences(mine Attestation, differ []Attestation) string {
+	var log, state []string
+	for _, a := range differ {
+		if a.LogChain != mine.LogChain {
+			log = append(log, a.Replica)
+		} else {
+			state = append(state, a.Replica)
+		}
+	}
+	var out []string
+	if len(log) > 0 {
+		out = append(out, fmt.Sprintf("the log that %s read is not the one that %s read: the servers hold different histories", strings.Join(log, ", "), mine.Replica))
+	}
+	if len(state) > 0 {
+		out = append(out, fmt.Sprintf("the state of %s is not that of %s, of the same log", strings.Join(state, ", "), mine.Replica))
+	}
+	return strings.Join(out, ", and ")
+}
+
+// tidy removes the attestations of old checkpoints, but for those of
+// snapshots, and looks for the newest snapshot. One replica does it for all.
+func (a *audit) tidy(ctx context.Context) {
+	snapshots, err := Snapshots(ctx, a.w.cfg.Checkpoints)
+	if err != nil {
+		return
+	}
+	if n := len(snapshots); n > 0 && snapshots[n-1].Seq > a.newest.Seq {
+		a.newest, a.since = snapshots[n-1], time.Now()
+	}
+	rank := a.w.rank()
+	a.w.snapshotDue.Store(time.Since(a.since) > a.w.cfg.SnapshotEvery+time.Duration(rank)*snapshotStagger)
+	for len(a.kept) > attestKept {
+		old := a.kept[0]
+		pointed := slices.ContainsFunc(snapshots, func(s Snapshot) bool { return s.Seq == old })
+		if rank == 0 && !pointed {
+			if err := a.w.cfg.Checkpoints.Remove(ctx, AttestKey(old)); err != nil {
+				return
+			}
+		}
+		a.kept = a.kept[1:]
+	}
+}
+
+// errRefold ends a tail whose replica is to be folded anew.
+var errRefold = errors.New("the replica is folded anew")
+
+// refold takes the replica out of the group and has it folded anew, from a
+// snapshot no later than a sequence.
+func (w *Worker) refold(base uint64) {
+	w.refolding.Store(true)
+	w.suspended.Store(true)
+	w.folds.Add(1)
+	w.base.Store(base)
+	w.interrupt(errRefold)
+}
+
+// shadow folds the log to a sequence into a model of its own, and tells what
+// that attests.
+func (w *Worker) shadow(ctx context.Context, seq uint64, out chan<- Attestation) {
+	first, last, err := w.end(ctx)
+	if err != nil {
+		return
+	}
+	m, _ := w.usable(ctx, w.incarnation(ctx), first, last, min(w.base.Load(), seq-1))
+	if m == nil {
+		if m, err = model.New(w.cfg.Spec); err != nil {
+			return
+		}
+	}
+	a, err := FoldTo(ctx, w.cfg.Log, m, seq)
+	if err != nil {
+		w.log.Warn("the fold beside the replica failed", "error", err)
+		return
+	}
+	out <- a
+}
+
+// FoldTo folds a log into a model to a sequence, and returns what that
+// attests. It returns a *bus.GapError or *bus.RolledBackError as a tail does.
+func FoldTo(ctx context.Context, log Log, m *model.Model, seq uint64, seen ...func(*model.Model)) (Attestation, error) {
+	name := m.Spec().Name
+	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(message(name, msg)) }}
+	var a Attestation
+	err := log.Tail(ctx, from, func(msg *bus.Message) error {
+		m.Apply(message(name, msg))
+		for _, f := range seen {
+			f(m)
+		}
+		if msg.Seq < seq {
+			return nil
+		}
+		a = Attest(m)
+		return errEnough
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return a, err
+}
+
+// errEnough ends a tail that has delivered what was wanted.
+var errEnough = errors.New("enough")
+
+// quarantine takes the replica out of the fleet for good.
+func (w *Worker) quarantine(why string) {
+	w.refolding.Store(false)
+	w.quarantined.Store(true)
+	w.leave()
+	w.setState(Quarantined)
+	w.advise("quarantined", "this replica is quarantined: "+why+"; restart it to try again")
+}
+
+// advise makes known what an operator should know.
+func (w *Worker) advise(kind, text string) {
+	if old := w.advisory.Swap(&text); old != nil && *old == text {
+		return
+	}
+	w.log.Warn("advisory", "kind", kind, "text", text)
+	if w.cfg.Advise == nil {
+		return
+	}
+	data, err := json.Marshal(map[string]any{"type": kind, "replica": w.cfg.Name, "seq": w.replica.position().Applied, "text": text, "time": time.Now().UTC()})
+	if err == nil {
+		w.cfg.Advise(w.cfg.Spec.Name+".advisory."+kind, data)
+	}
+}

@@ -1,0 +1,135 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"lockstep/model"
+)
+
+// Heartbeats.
+const (
+	beatEvery = time.Second
+	// HeartbeatTTL is how long the fleet keeps a heartbeat.
+	HeartbeatTTL = 5 * time.Second
+	// maxBehind is how far a replica may fall behind the furthest live one
+	// before it leaves the group: not behind the log's end, or a bulk load
+	// would empty the group.
+	maxBehind = 10_000
+)
+
+// Heartbeat is what a replica tells the fleet every second.
+type Heartbeat struct {
+	Replica     string `json:"replica"`
+	Boot        string `json:"boot"` // this process's own nonce
+	State       string `json:"state"`
+	Seq         uint64 `json:"seq"`
+	Lag         uint64 `json:"lag"`
+	LogChain    string `json:"log_chain"`
+	StateChain  string `json:"state_chain"`
+	Incarnation string `json:"incarnation"`
+	Contract    string `json:"contract"`
+	Encoding    string `json:"encoding"`
+	Version     string `json:"version"`
+	Votes       bool   `json:"votes"`     // serves, or would but for a trial
+	Refolding   bool   `json:"refolding"` // is on trial, and has not folded to the checkpoint yet
+}
+
+// Heartbeats reads those of a fleet, sorted by name.
+func Heartbeats(ctx context.Context, board Board) ([]Heartbeat, error) {
+	entries, err := board.List(ctx, keyReplica)
+	var out []Heartbeat
+	for _, e := range entries {
+		var h Heartbeat
+		if json.Unmarshal(e.Value, &h) == nil && e.Key == keyReplica+"."+h.Replica {
+			out = append(out, h)
+		}
+	}
+	return out, err
+}
+
+// heartbeat is this replica's.
+func (w *Worker) heartbeat() Heartbeat {
+	h := Heartbeat{Replica: w.cfg.Name, Boot: w.predicted.boot, State: w.State().String(), Lag: w.lag.Load(), Version: w.cfg.Version, Encoding: model.Encoding}
+	w.replica.stand(&h)
+	h.Refolding = w.refolding.Load()
+	h.Votes = !w.quarantined.Load() && (w.State() == Ready || w.suspended.Load())
+	return h
+}
+
+// beat tells the fleet of this replica, and learns of the others, until ctx
+// ends.
+func (w *Worker) beat(ctx context.Context) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	put := false
+	for {
+		value, err := json.Marshal(w.heartbeat())
+		if err == nil {
+			err = w.cfg.Heartbeats.Put(ctx, keyReplica+"."+w.cfg.Name, value)
+		}
+		if peers, listErr := Heartbeats(ctx, w.cfg.Heartbeats); err == nil && listErr == nil {
+			w.learnOf(peers, put)
+			put = true
+		} else {
+			w.fleet.Store(nil) // whoever is alone on this side of a partition must not rule
+			put = false
+		}
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_ = w.cfg.Heartbeats.Remove(last, keyReplica+"."+w.cfg.Name) // else it expires
+			return
+		case <-tick.C:
+		case <-w.changed:
+		}
+	}
+}
+
+// learnOf takes in the fleet's heartbeats.
+func (w *Worker) learnOf(all []Heartbeat, put bool) {
+	own := w.heartbeat()
+	var peers []Heartbeat
+	furthest := uint64(0)
+	for _, h := range all {
+		if h.Replica == own.Replica && h.Boot != own.Boot && put {
+			w.advise("same-name", "another worker that runs has the name "+own.Replica+" too; give each its own with --name")
+		}
+		if h.Incarnation != own.Incarnation || h.Contract != own.Contract || h.Encoding != own.Encoding {
+			continue
+		}
+		peers = append(peers, h)
+		if h.Votes {
+			furthest = max(furthest, h.Seq)
+		}
+	}
+	w.fleet.Store(&peers)
+	if w.State() == Ready && furthest > own.Seq+maxBehind {
+		w.log.Warn("too far behind the furthest replica; leaving the group", "seq", own.Seq, "furthest", furthest)
+		w.target.Store(furthest)
+		w.setState(Replaying)
+		w.leave()
+	}
+}
+
+// peers are the live replicas of the same log, contract and encoding, this
+// one included; nil while that is not known.
+func (w *Worker) peers() []Heartbeat {
+	if peers := w.fleet.Load(); peers != nil {
+		return *peers
+	}
+	return nil
+}
+
+// rank is this replica's place among those that serve, by name.
+func (w *Worker) rank() int {
+	rank := 0
+	for _, p := range w.peers() {
+		if p.Votes && p.Replica < w.cfg.Name {
+			rank++
+		}
+	}
+	return rank
+}
