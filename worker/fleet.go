@@ -97,7 +97,9 @@ func (w *Worker) learnOf(all []Heartbeat, put bool) {
 		if h.Replica == own.Replica && h.Boot != own.Boot && put {
 			w.advise("same-name", "another worker that runs has the name "+own.Replica+" too; give each its own with --name")
 		}
-		if h.Incarnation != own.Incarnation || h.Contract != own.Contract || h.Encoding != own.Encoding {
+		// Who begins to fold anew has read no genesis yet, and is a peer.
+		another := h.Incarnation != own.Incarnation && h.Incarnation != "" && own.Incarnation != ""
+		if another || h.Contract != own.Contract || h.Encoding != own.Encoding {
 			continue
 		}
 		peers = append(peers, h)
