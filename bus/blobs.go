@@ -22,24 +22,30 @@ const blobTimeout = 20 * time.Second
 
 // OpenBlobs binds a store, and makes it if there is none.
 func OpenBlobs(ctx context.Context, conn *Conn, bucket, description string, replicas int) (*Blobs, error) {
+	return openBlobs(ctx, conn, bucket, func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStore, error) {
+		return js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket, Description: description, Replicas: max(replicas, 1)})
+	})
+}
+
+// BindBlobs binds a store, or returns ErrNoBoard.
+func BindBlobs(ctx context.Context, conn *Conn, bucket string) (*Blobs, error) {
+	return openBlobs(ctx, conn, bucket, func(context.Context, jetstream.JetStream) (jetstream.ObjectStore, error) {
+		return nil, ErrNoBoard
+	})
+}
+
+func openBlobs(ctx context.Context, conn *Conn, bucket string, create func(context.Context, jetstream.JetStream) (jetstream.ObjectStore, error)) (*Blobs, error) {
+	b := &Blobs{conn: conn}
 	js, err := conn.jetStream()
 	if err != nil {
 		return nil, err
 	}
-	b := &Blobs{conn: conn}
-	err = conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
-		for attempt := 1; ; attempt++ {
-			b.store, err = js.ObjectStore(ctx, bucket)
-			if errors.Is(err, jetstream.ErrBucketNotFound) {
-				b.store, err = js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket, Description: description, Replicas: max(replicas, 1)})
-			}
-			if !createdMeanwhile(err) && !errors.Is(err, jetstream.ErrBucketExists) || attempt == 3 {
-				return err
-			}
-			if err := pause(ctx); err != nil {
-				return err
-			}
+	err = createOnce(ctx, conn, func(ctx context.Context) error {
+		b.store, err = js.ObjectStore(ctx, bucket)
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			b.store, err = create(ctx, js)
 		}
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("object store %s: %w", bucket, err)

@@ -35,13 +35,11 @@ type Entry struct {
 	Value []byte
 }
 
+// ErrNoBoard is returned when a bucket does not exist.
+var ErrNoBoard = errors.New("no such bucket")
+
 // OpenBoard binds a board, and makes it if there is none.
 func OpenBoard(ctx context.Context, conn *Conn, config BoardConfig) (*Board, error) {
-	js, err := conn.jetStream()
-	if err != nil {
-		return nil, err
-	}
-	b := &Board{conn: conn, prefix: "$KV." + config.Bucket + "."}
 	wanted := jetstream.KeyValueConfig{
 		Bucket: config.Bucket, Description: config.Description, TTL: config.TTL, Replicas: max(config.Replicas, 1),
 		History: 1, Storage: jetstream.FileStorage,
@@ -49,37 +47,38 @@ func OpenBoard(ctx context.Context, conn *Conn, config BoardConfig) (*Board, err
 	if config.TTL > 0 {
 		wanted.Storage = jetstream.MemoryStorage
 	}
-	err = conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
-		for attempt := 1; ; attempt++ {
-			b.kv, err = js.KeyValue(ctx, config.Bucket)
-			if errors.Is(err, jetstream.ErrBucketNotFound) {
-				b.kv, err = js.CreateKeyValue(ctx, wanted)
-			}
-			if err == nil {
-				b.stream, err = js.Stream(ctx, "KV_"+config.Bucket)
-			}
-			if !createdMeanwhile(err) && !errors.Is(err, jetstream.ErrBucketExists) || attempt == 3 {
-				return err
-			}
-			if err := pause(ctx); err != nil {
-				return err
-			}
-		}
+	return openBoard(ctx, conn, config.Bucket, func(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
+		return js.CreateKeyValue(ctx, wanted)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("board %s: %w", config.Bucket, err)
-	}
-	return b, nil
 }
 
-// pause is between two attempts at the same thing.
-func pause(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(retryWait):
-		return nil
+// BindBoard binds a board, or returns ErrNoBoard.
+func BindBoard(ctx context.Context, conn *Conn, bucket string) (*Board, error) {
+	return openBoard(ctx, conn, bucket, func(context.Context, jetstream.JetStream) (jetstream.KeyValue, error) {
+		return nil, ErrNoBoard
+	})
+}
+
+func openBoard(ctx context.Context, conn *Conn, bucket string, create func(context.Context, jetstream.JetStream) (jetstream.KeyValue, error)) (*Board, error) {
+	b := &Board{conn: conn, prefix: "$KV." + bucket + "."}
+	js, err := conn.jetStream()
+	if err != nil {
+		return nil, err
 	}
+	err = createOnce(ctx, conn, func(ctx context.Context) error {
+		b.kv, err = js.KeyValue(ctx, bucket)
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			b.kv, err = create(ctx, js)
+		}
+		if err == nil {
+			b.stream, err = js.Stream(ctx, "KV_"+bucket)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", bucket, err)
+	}
+	return b, nil
 }
 
 // Put writes an entry over what stands there.

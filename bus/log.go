@@ -197,12 +197,21 @@ func (l *Log) info(ctx context.Context) (info *jetstream.StreamInfo, err error) 
 
 // bindOrCreate binds a stream, and makes it if there is none.
 func bindOrCreate(ctx context.Context, conn *Conn, js jetstream.JetStream, config jetstream.StreamConfig) (stream jetstream.Stream, err error) {
-	err = conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
+	err = createOnce(ctx, conn, func(ctx context.Context) error {
+		stream, err = js.Stream(ctx, config.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			stream, err = js.CreateStream(ctx, config)
+		}
+		return err
+	})
+	return stream, err
+}
+
+// createOnce binds or creates what others may create at the same moment.
+func createOnce(ctx context.Context, conn *Conn, bindOrCreate func(context.Context) error) error {
+	return conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
 		for attempt := 1; ; attempt++ {
-			stream, err = js.Stream(ctx, config.Name)
-			if errors.Is(err, jetstream.ErrStreamNotFound) {
-				stream, err = js.CreateStream(ctx, config)
-			}
+			err := bindOrCreate(ctx)
 			if !createdMeanwhile(err) || attempt == 3 {
 				return err
 			}
@@ -213,7 +222,6 @@ func bindOrCreate(ctx context.Context, conn *Conn, js jetstream.JetStream, confi
 			}
 		}
 	})
-	return stream, err
 }
 
 // storeFailed is the server's word for a store that it can't make, and for
@@ -223,7 +231,7 @@ const storeFailed = 10049
 // createdMeanwhile tells whether a stream may be there now, by another.
 func createdMeanwhile(err error) bool {
 	var api *jetstream.APIError
-	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.As(err, &api) && api.ErrorCode == storeFailed
+	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrBucketExists) || errors.As(err, &api) && api.ErrorCode == storeFailed
 }
 
 // SettingsError says how a stream differs from what its use needs.
@@ -330,6 +338,17 @@ func (l *Log) End(ctx context.Context) (first, last uint64, err error) {
 		return 0, 0, fmt.Errorf("log %s: %w", l.config.Stream(), err)
 	}
 	return info.State.FirstSeq, info.State.LastSeq, nil
+}
+
+// Cut removes the messages below a sequence.
+func (l *Log) Cut(ctx context.Context, below uint64) error {
+	return l.conn.do(ctx, l.conn.api, apiTimeout, func(ctx context.Context) error {
+		stream, err := l.js.Stream(ctx, l.config.Stream())
+		if err == nil {
+			err = stream.Purge(ctx, jetstream.WithPurgeSequence(below))
+		}
+		return err
+	})
 }
 
 // attemptTimeout bounds one attempt to append.

@@ -76,11 +76,20 @@ func (a Attestation) Same(b Attestation) bool {
 
 // Attestations reads what a board holds of one checkpoint.
 func Attestations(ctx context.Context, board Board, seq uint64) ([]Attestation, error) {
-	entries, err := board.List(ctx, AttestKey(seq))
+	return attestations(ctx, board, AttestKey(seq))
+}
+
+// AllAttestations reads all that a board holds.
+func AllAttestations(ctx context.Context, board Board) ([]Attestation, error) {
+	return attestations(ctx, board, keyAttest)
+}
+
+func attestations(ctx context.Context, board Board, key string) ([]Attestation, error) {
+	entries, err := board.List(ctx, key)
 	var out []Attestation
 	for _, e := range entries {
 		var a Attestation
-		if json.Unmarshal(e.Value, &a) == nil && a.Seq == seq && e.Key == AttestKey(seq)+"."+a.Replica {
+		if json.Unmarshal(e.Value, &a) == nil && e.Key == AttestKey(a.Seq)+"."+a.Replica {
 			out = append(out, a)
 		}
 	}

@@ -234,12 +234,12 @@ func TestAFailingMachineIsQuarantined(t *testing.T) {
 // and returns all.
 func (f *fleet) snapshots(at uint64) []Snapshot {
 	f.t.Helper()
-	board, _, err := OpenCheckpoints(f.t.Context(), f.nc, "penguins", 1)
+	boards, err := BindBoards(f.t.Context(), f.nc, "penguins")
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	for {
-		all, err := Snapshots(f.t.Context(), board)
+		all, err := Snapshots(f.t.Context(), boards.Checkpoints)
 		if err != nil {
 			f.t.Fatal(err)
 		}
@@ -281,10 +281,11 @@ func TestSnapshots(t *testing.T) {
 		}
 	}
 	check("whole", second)
-	board, blobs, err := OpenCheckpoints(t.Context(), f.nc, "penguins", 1)
+	boards, err := BindBoards(t.Context(), f.nc, "penguins")
 	if err != nil {
 		t.Fatal(err)
 	}
+	board, blobs := boards.Checkpoints, boards.Snapshots
 	state, err := blobs.Get(t.Context(), all[1].Object)
 	if err != nil {
 		t.Fatal(err)
@@ -387,10 +388,11 @@ func TestASnapshotOfALostHistory(t *testing.T) {
 	first := f.checkpoint(true)
 	f.snapshots(first)
 	// A stale copy of the snapshot's history: as if the log had been another.
-	board, blobs, err := OpenCheckpoints(t.Context(), f.nc, "penguins", 1)
+	boards, err := BindBoards(t.Context(), f.nc, "penguins")
 	if err != nil {
 		t.Fatal(err)
 	}
+	board, blobs := boards.Checkpoints, boards.Snapshots
 	state, err := blobs.Get(t.Context(), f.snapshots(first)[0].Object)
 	if err != nil {
 		t.Fatal(err)

@@ -82,16 +82,12 @@ func join(ctx context.Context, config JoinConfig, c conns) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	heartbeats, err := bus.OpenBoard(ctx, c.log, bus.BoardConfig{Bucket: name + "_replicas", Description: "heartbeats of the replicas", TTL: HeartbeatTTL, Replicas: config.Replicas})
-	if err != nil {
-		return nil, err
-	}
-	checkpoints, snapshots, err := OpenCheckpoints(ctx, c.log, name, config.Replicas)
+	boards, err := OpenBoards(ctx, c.log, name, config.Replicas)
 	if err != nil {
 		return nil, err
 	}
 	return New(Config{
-		Heartbeats: heartbeats, Checkpoints: checkpoints, Snapshots: snapshots,
+		Heartbeats: boards.Heartbeats, Checkpoints: boards.Checkpoints, Snapshots: boards.Snapshots,
 		Advise: func(subject string, data []byte) { _ = c.log.Publish(subject, data) }, // who is not heard now is in the status
 		Name:   config.Name, Stream: stream, Version: config.Version, Spec: config.Spec,
 		Log: log, Doors: bus.Doors{Conn: c.doors},
@@ -99,13 +95,40 @@ func join(ctx context.Context, config JoinConfig, c conns) (*Worker, error) {
 	})
 }
 
-// OpenCheckpoints binds the board of a model's attestations and snapshots, and
-// their store.
-func OpenCheckpoints(ctx context.Context, conn *bus.Conn, name string, replicas int) (*bus.Board, *bus.Blobs, error) {
-	board, err := bus.OpenBoard(ctx, conn, bus.BoardConfig{Bucket: name + "_checkpoints", Description: "attestations and pointers to snapshots", Replicas: replicas})
-	if err != nil {
-		return nil, nil, err
+// Boards are where a model's replicas leave word for each other.
+type Boards struct {
+	Heartbeats  *bus.Board
+	Checkpoints *bus.Board // attestations and pointers to snapshots
+	Snapshots   *bus.Blobs
+}
+
+// Names of a model's boards.
+func bucketNames(name string) (heartbeats, checkpoints, snapshots string) {
+	return name + "_replicas", name + "_checkpoints", name + "_snapshots"
+}
+
+// OpenBoards binds a model's boards, and makes those that are not there.
+func OpenBoards(ctx context.Context, conn *bus.Conn, name string, replicas int) (b Boards, err error) {
+	heartbeats, checkpoints, snapshots := bucketNames(name)
+	if b.Heartbeats, err = bus.OpenBoard(ctx, conn, bus.BoardConfig{Bucket: heartbeats, Description: "heartbeats of the replicas", TTL: HeartbeatTTL, Replicas: replicas}); err != nil {
+		return b, err
 	}
-	blobs, err := bus.OpenBlobs(ctx, conn, name+"_snapshots", "encoded states", replicas)
-	return board, blobs, err
+	if b.Checkpoints, err = bus.OpenBoard(ctx, conn, bus.BoardConfig{Bucket: checkpoints, Description: "attestations and pointers to snapshots", Replicas: replicas}); err != nil {
+		return b, err
+	}
+	b.Snapshots, err = bus.OpenBlobs(ctx, conn, snapshots, "encoded states", replicas)
+	return b, err
+}
+
+// BindBoards binds a model's boards, or returns bus.ErrNoBoard.
+func BindBoards(ctx context.Context, conn *bus.Conn, name string) (b Boards, err error) {
+	heartbeats, checkpoints, snapshots := bucketNames(name)
+	if b.Heartbeats, err = bus.BindBoard(ctx, conn, heartbeats); err != nil {
+		return b, err
+	}
+	if b.Checkpoints, err = bus.BindBoard(ctx, conn, checkpoints); err != nil {
+		return b, err
+	}
+	b.Snapshots, err = bus.BindBlobs(ctx, conn, snapshots)
+	return b, err
 }

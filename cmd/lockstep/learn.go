@@ -78,19 +78,15 @@ func (o *learnOptions) run(cmd *cobra.Command, name string) error {
 		return err
 	}
 	defer nc.Close()
-	log, err := bus.BindLog(cmd.Context(), nc, bus.LogConfig{Model: o.model})
-	if err != nil {
-		return &exitError{exitUnreachable, err}
-	}
-	s, err := logSpec(log)
+	h, err := openHistory(cmd.Context(), nc, o.model)
 	if err != nil {
 		return err
 	}
-	next, err := o.events(s, name, f)
+	next, err := o.events(h.spec, name, f)
 	if err != nil {
 		return err
 	}
-	l := &learner{spec: s, log: log, subject: o.model + "." + model.SubjectLearn, batch: o.batch, errOut: cmd.ErrOrStderr(), chain: sha256.Sum256([]byte(filepath.Base(name)))}
+	l := &learner{spec: h.spec, log: h.log, subject: o.model + "." + model.SubjectLearn, batch: o.batch, errOut: cmd.ErrOrStderr(), chain: sha256.Sum256([]byte(filepath.Base(name)))}
 	bar := progress(cmd, "learning", -1, !o.json)
 	err = l.run(cmd.Context(), next, func() { bar.Set(l.total) })
 	bar.Finish()

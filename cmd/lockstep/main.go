@@ -87,16 +87,16 @@ wrong, 3 no server, log or worker could be reached.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w\nsee: %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(demoCommand(), workerCommand(), predictCommand(), teachCommand(), learnCommand(), statusCommand(), replayCommand(), versionCommand())
-	for _, cmd := range root.Commands() {
-		checkArgs(cmd)
-	}
+	root.AddCommand(demoCommand(), workerCommand(), predictCommand(), teachCommand(), learnCommand(), statusCommand(), replayCommand(), verifyCommand(), snapshotCommand(), compactCommand(), versionCommand())
 	checkArgs(root)
 	return root
 }
 
 // checkArgs makes wrong arguments a wrong call to scripts, too.
 func checkArgs(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		checkArgs(sub)
+	}
 	check := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {

@@ -157,34 +157,35 @@ func (o *replayOptions) replayLog(cmd *cobra.Command) error {
 		return err
 	}
 	defer nc.Close()
-	log, err := bus.BindLog(ctx, nc, bus.LogConfig{Model: o.model})
-	if err != nil {
-		return &exitError{exitUnreachable, err}
-	}
-	s, err := logSpec(log)
+	h, err := openHistory(ctx, nc, o.model)
 	if err != nil {
 		return err
 	}
-	r, err := o.newReplay(cmd, s)
+	r, err := o.newReplay(cmd, h.spec)
 	if err != nil {
 		return err
 	}
-	_, last, err := log.End(ctx)
-	if err != nil {
-		return &exitError{exitUnreachable, err}
+	if r.model, err = h.start(ctx); err != nil {
+		return err
 	}
-	if o.to > last {
+	last := h.last
+	switch {
+	case o.to > last:
 		return usage("--to %d is past the log's end, which is %d", o.to, last)
-	}
-	if o.to > 0 {
+	case o.to > 0 && o.to < r.model.Seq():
+		return usage("--to %d is before the log's beginning, which a compaction put at %d", o.to, r.model.Seq())
+	case o.to > 0:
 		last = o.to
+	}
+	if r.model.Seq() == last {
+		return r.finish(cmd, o.json)
 	}
 	bar := progress(cmd, "replaying", int64(last), !o.each && !o.json)
 	message := func(msg *bus.Message) model.Message {
 		return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, o.model+"."), ID: msg.ID, Data: msg.Data}
 	}
-	from := bus.Position{Check: func(msg *bus.Message) bool { return r.model.IsTip(message(msg)) }}
-	err = log.Tail(ctx, from, func(msg *bus.Message) error {
+	from := bus.Position{Applied: r.model.Seq(), Check: func(msg *bus.Message) bool { return r.model.IsTip(message(msg)) }}
+	err = h.log.Tail(ctx, from, func(msg *bus.Message) error {
 		if err := r.apply(message(msg)); err != nil {
 			return err
 		}
@@ -203,22 +204,6 @@ func (o *replayOptions) replayLog(cmd *cobra.Command) error {
 
 // errEnough ends a tail that has delivered what was wanted.
 var errEnough = errors.New("enough")
-
-// logSpec is the spec that a log was made with.
-func logSpec(log *bus.Log) (*model.Spec, error) {
-	if log.Genesis() == nil {
-		return nil, errors.New("the log's first message was compacted away, and with it its spec")
-	}
-	g, err := model.ParseGenesis(log.Genesis())
-	if err != nil {
-		return nil, err
-	}
-	s, err := model.ParseSpec([]byte(g.Spec))
-	if err != nil {
-		return nil, fmt.Errorf("the log's spec: %w", err)
-	}
-	return s, nil
-}
 
 // traceLine is what a line of a file may hold besides a learn event.
 type traceLine struct {
