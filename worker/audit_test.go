@@ -108,7 +108,6 @@ func flip(m *model.Model) *model.Model {
 func TestAFlippedBitIsHealed(t *testing.T) {
 	for _, others := range []int{1, 2} {
 		t.Run(fmt.Sprint(1+others), func(t *testing.T) {
-			t.Parallel()
 			f := newFleet(t)
 			for i := range others {
 				f.start(fmt.Sprint("good", i), model.DefaultSpec())
@@ -191,7 +190,6 @@ func TestAFailingMachineIsQuarantined(t *testing.T) {
 	for _, others := range []int{1, 2} {
 		for name, tamper := range map[string]func() func(*model.Model) *model.Model{"a-bad": flipLater, "b-bad": flipAlways, "z-bad": flipLater} {
 			t.Run(fmt.Sprint(name, 1+others), func(t *testing.T) {
-				t.Parallel()
 				f := newFleet(t)
 				for i := range others {
 					f.start(fmt.Sprint("good", i), model.DefaultSpec())

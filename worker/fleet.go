@@ -65,11 +65,9 @@ func (w *Worker) beat(ctx context.Context) {
 	defer tick.Stop()
 	put := false
 	for {
-		value, err := json.Marshal(w.heartbeat())
-		if err == nil {
-			err = w.cfg.Heartbeats.Put(ctx, keyReplica+"."+w.cfg.Name, value)
-		}
-		if peers, listErr := Heartbeats(ctx, w.cfg.Heartbeats); err == nil && listErr == nil {
+		peers, err := Heartbeats(ctx, w.cfg.Heartbeats)
+		value, _ := json.Marshal(w.heartbeat()) // texts and numbers always marshal
+		if putErr := w.cfg.Heartbeats.Put(ctx, keyReplica+"."+w.cfg.Name, value); err == nil && putErr == nil {
 			w.learnOf(peers, put)
 			put = true
 		} else {
@@ -108,11 +106,15 @@ func (w *Worker) learnOf(all []Heartbeat, put bool) {
 		}
 	}
 	w.fleet.Store(&peers)
-	if w.State() == Ready && furthest > own.Seq+maxBehind {
+	switch {
+	case w.State() == Ready && furthest > own.Seq+maxBehind:
 		w.log.Warn("too far behind the furthest replica; leaving the group", "seq", own.Seq, "furthest", furthest)
+		w.lagging.Store(true)
 		w.target.Store(furthest)
 		w.setState(Replaying)
 		w.leave()
+	case w.lagging.Load(): // whoever was furthest may be gone, or be further
+		w.target.Store(furthest - min(furthest, maxBehind/10))
 	}
 }
 

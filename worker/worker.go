@@ -131,6 +131,7 @@ type Worker struct {
 	epochs      atomic.Int64                // how often the log turned out to be another
 	healings    atomic.Int64                // how often that mended the replica
 	base        atomic.Uint64               // a refold may start from a snapshot up to there
+	lagging     atomic.Bool                 // left the group because it fell behind
 	suspended   atomic.Bool                 // on trial: must not join
 	refolding   atomic.Bool                 // on trial, and has not folded to the checkpoint again
 	quarantined atomic.Bool
@@ -426,6 +427,7 @@ func (w *Worker) join() error {
 		return fmt.Errorf("model service: %w", err)
 	}
 	w.door.service = service
+	w.lagging.Store(false)
 	w.setState(Ready)
 	return nil
 }

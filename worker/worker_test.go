@@ -39,6 +39,7 @@ type fleet struct {
 
 func newFleet(t *testing.T, workers ...string) *fleet {
 	t.Helper()
+	t.Parallel()
 	f := &fleet{t: t, store: t.TempDir()}
 	f.startServer(0)
 	t.Cleanup(func() {
