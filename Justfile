@@ -33,7 +33,7 @@ lint:
 
 # fuzz one target for a while: just fuzz FuzzLearn 1m, just fuzz FuzzHeaders 1m ./worker
 fuzz TARGET TIME="30s" PACKAGE="./model":
-    go test -run '^$' -fuzz '^{{TARGET}}$' -fuzztime {{TIME}} {{PACKAGE}}
+    go test -run '^$' -fuzz '^{{TARGET}}$' -fuzztime {{TIME}} -fuzzminimizetime 10x {{PACKAGE}}
 
 # the digests on ten processors, most of them emulated (Debian: qemu-user-static, nodejs)
 cross:
