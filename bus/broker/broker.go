@@ -22,6 +22,9 @@ type Config struct {
 	Port     int    // of clients on 127.0.0.1; 0 takes a free one
 	StoreDir string // its JetStream's files; one server at a time
 	Name     string // shown to clients; empty: a random one
+	// Lazy: messages are not synced before they are acknowledged. For
+	// measurements of something else.
+	Lazy bool
 	// Denied are subjects that clients may neither publish nor subscribe to,
 	// for tests of what a missing right looks like.
 	Denied []string
@@ -87,7 +90,7 @@ func start(ctx context.Context, config Config) (*server.Server, error) {
 		NoSigs:     true,
 		JetStream:  true,
 		StoreDir:   config.StoreDir,
-		SyncAlways: true,
+		SyncAlways: !config.Lazy,
 	}
 	if len(config.Denied) > 0 {
 		deny := &server.SubjectPermission{Deny: config.Denied}
