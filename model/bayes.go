@@ -176,9 +176,14 @@ func (c *multinomialClass) dummyCount(encoder, place int) float64 {
 	return 0
 }
 
+// get is the logarithm of a feature's smoothed share. Where no feature was
+// ever counted there is no share, and River divides by zero: it is no evidence.
 func (l *logs) get(cached *cachedLog, amount, alpha float64) float64 {
 	if cached.round != l.round {
-		*cached = cachedLog{l.round, log((amount + alpha) / l.total)}
+		*cached = cachedLog{round: l.round}
+		if l.total > 0 {
+			cached.v = log((amount + alpha) / l.total)
+		}
 	}
 	return cached.v
 }
