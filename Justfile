@@ -39,9 +39,13 @@ fuzz TARGET TIME="30s" PACKAGE="./model":
 cross:
     .ci/cross more
 
-# how fast the fold is
-bench:
-    go test -run '^$' -bench . ./model
+# planted bugs, each with the test that must find it
+mutants *ARGS:
+    go run .ci/mutants.go {{ARGS}}
+
+# Lockstep beside the floor of this machine
+bench *ARGS:
+    go run ./cmd/lockstep bench {{ARGS}}
 
 # rewrite the transcripts by what the fold says now; read the diff
 transcripts:

@@ -83,12 +83,14 @@ func TestAFloodIsRefusedWithAReason(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range n {
+	for i := range n {
 		if err := asker.PublishRequest("m.ask", inbox, nil); err != nil {
 			t.Fatal(err)
 		}
+		if i == 0 {
+			<-entered // before the others are there
+		}
 	}
-	<-entered
 	for doors.backlog.arrived() < n {
 		if err := asker.FlushTimeout(apiTimeout); err != nil {
 			t.Fatal(err)

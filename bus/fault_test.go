@@ -449,7 +449,7 @@ func TestTailIsOvertaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	var gap *bus.GapError
-	if err := <-failed; !errors.As(err, &gap) || gap.Want != last+1 || gap.Got != n+1-9 {
+	if err := <-failed; !errors.As(err, &gap) || gap.Want != last+1 || gap.Got <= gap.Want {
 		t.Errorf("after %d: %v", last, err)
 	}
 	var settings *bus.SettingsError

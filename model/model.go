@@ -20,6 +20,10 @@ type Message struct {
 	Subject string // what follows the model's name: "learn", or "ctl." and a kind
 	ID      string // the publisher's Nats-Msg-Id, or empty
 	Data    []byte
+	// Time is when the server stored it, in nanoseconds since 1970; 0 outside
+	// a log. It tells a message from one like it in another history, and the
+	// fold makes nothing else of it.
+	Time int64
 }
 
 // Subjects of a model's log.
@@ -29,7 +33,7 @@ const (
 	SubjectCheckpoint = "ctl.checkpoint"
 )
 
-// Hash identifies a message: its sequence, subject, id and data. Two logs
+// Hash identifies a message: its sequence, time, subject, id and data. Two logs
 // that hold the same hash at the same place hold the same message there.
 func (msg *Message) Hash() [32]byte {
 	sum, _ := msg.hash(nil)
@@ -39,6 +43,7 @@ func (msg *Message) Hash() [32]byte {
 // hash is Hash with a buffer to reuse.
 func (msg *Message) hash(buf []byte) ([32]byte, []byte) {
 	buf = binary.LittleEndian.AppendUint64(buf[:0], msg.Seq)
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(msg.Time))
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(len(msg.Subject)))
 	buf = append(buf, msg.Subject...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(len(msg.ID)))

@@ -387,8 +387,8 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	switch r {
 	case undecided, unanimous, carried:
 		a.trial = nil
-		a.w.suspended.Store(false)
 		if reproduced {
+			a.w.suspended.Store(false)
 			a.w.advise("cleared", fmt.Sprintf("at sequence %d this replica was right: folded anew it is the same", c.Seq))
 			return r != undecided
 		}
@@ -398,6 +398,7 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 			a.w.quarantine(fmt.Sprintf("it was healed %d times, last at sequence %d: its machine, or the program, is not to be trusted", a.healings, c.Seq))
 			return true
 		}
+		a.w.suspended.Store(false)
 		a.w.advise("healed", fmt.Sprintf("at sequence %d this replica was wrong, folded anew, and is right now (healing %d; at the %drd it is quarantined)", c.Seq, a.healings, maxHealings))
 		return r != undecided
 	case outvoted:

@@ -102,7 +102,7 @@ func (r *replica) position() bus.Position {
 
 // message is a message of the log as the model reads it.
 func message(name string, msg *bus.Message) model.Message {
-	return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, name+"."), ID: msg.ID, Data: msg.Data}
+	return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, name+"."), ID: msg.ID, Data: msg.Data, Time: msg.Time.UnixNano()}
 }
 
 // replyTail is the end of every reply made at this sequence. It is built once

@@ -417,7 +417,7 @@ func (w *Worker) checkGenesis(m *model.Message) error {
 func (w *Worker) join() error {
 	w.door.Lock()
 	defer w.door.Unlock()
-	if w.door.closed || w.door.service != nil || w.State() != Replaying {
+	if w.door.closed || w.door.service != nil || w.State() != Replaying || w.quarantined.Load() {
 		return nil
 	}
 	w.appending, w.giveUp = context.WithCancel(context.Background())

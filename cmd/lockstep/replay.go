@@ -182,7 +182,7 @@ func (o *replayOptions) replayLog(cmd *cobra.Command) error {
 	}
 	bar := progress(cmd, "replaying", int64(last), !o.each && !o.json)
 	message := func(msg *bus.Message) model.Message {
-		return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, o.model+"."), ID: msg.ID, Data: msg.Data}
+		return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, o.model+"."), ID: msg.ID, Data: msg.Data, Time: msg.Time.UnixNano()}
 	}
 	from := bus.Position{Applied: r.model.Seq(), Check: func(msg *bus.Message) bool { return r.model.IsTip(message(msg)) }}
 	err = h.log.Tail(ctx, from, func(msg *bus.Message) error {
