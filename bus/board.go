@@ -148,6 +148,11 @@ func (b *Board) List(ctx context.Context, key string) ([]Entry, error) {
 		}
 	})
 	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
+	if errors.Is(err, nats.ErrNoResponders) { // no entry was ever written, or no server has the bucket now
+		if _, infoErr := b.stream.Info(ctx); infoErr == nil {
+			err = nil
+		}
+	}
 	return entries, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 	"strings"
@@ -36,6 +37,7 @@ type ConnectConfig struct {
 	TLSCA       string // file
 	InboxPrefix string
 
+	Bare   bool              // the server alone: nothing from the environment or a context
 	Name   string            // how the connection shows on the server
 	Wait   bool              // wait for a server instead of giving up
 	Notice func(text string) // if set, is told when a server is waited for, lost and found
@@ -76,7 +78,7 @@ func NewID() string { return nuid.Next() }
 // Connect connects as the config says. Without Wait it fails if no server
 // can be reached, and the error says where it tried.
 func Connect(ctx context.Context, config ConnectConfig) (*Conn, error) {
-	if config.Context == "" { // its credentials are for its own server
+	if config.Context == "" && !config.Bare { // its credentials are for its own server
 		config.fromEnvironment()
 	}
 	c := &Conn{config: config, waiting: map[*call]bool{}, slow: map[*nats.Subscription]bool{}}
@@ -93,6 +95,8 @@ func Connect(ctx context.Context, config ConnectConfig) (*Conn, error) {
 	c.Conn, err = nats.Connect(server, options...)
 	c.backlog = newBacklog(func() uint64 { return atomic.LoadUint64(&c.InMsgs) })
 	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("a file for the connection cannot be read: %w", err)
 	case errors.Is(err, nats.ErrAuthorization):
 		return nil, fmt.Errorf("the NATS server at %s refuses these credentials: %w", server, err)
 	case err != nil:
@@ -157,7 +161,7 @@ func (c *ConnectConfig) fromEnvironment() {
 // server that is named without a context is not mixed with the selected one.
 func (c *ConnectConfig) context() (*natscontext.Context, error) {
 	name := c.Context
-	if name == "" && c.Server == "" {
+	if name == "" && c.Server == "" && !c.Bare {
 		name = natscontext.SelectedContext()
 	}
 	if name != "" && !natscontext.IsKnown(name) {
@@ -254,7 +258,7 @@ func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	}
 	denied := denial(err)
 	if denied == nil {
-		c.config.notice(err.Error())
+		c.config.notice("connection to NATS: " + err.Error())
 		return
 	}
 	c.config.notice(denied.Error())
@@ -287,6 +291,9 @@ func (c *Conn) do(ctx context.Context, subject string, timeout time.Duration, f 
 	var denied *PermissionError
 	if err != nil && errors.As(context.Cause(ctx), &denied) {
 		return denied
+	}
+	if subject == c.api && (errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled)) {
+		return fmt.Errorf("this NATS server has no JetStream: start it with -js (%w)", err)
 	}
 	return err
 }

@@ -36,7 +36,11 @@ func OpenCounter(ctx context.Context, conn *Conn, stream, subject string, replic
 		Duplicates: duplicateWindow, Replicas: max(replicas, 1), AllowDirect: true, AllowMsgCounter: true,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("counter %s (it needs nats-server 2.12 or later): %w", stream, err)
+		var api *jetstream.APIError
+		if errors.As(err, &api) {
+			err = fmt.Errorf("%w (a counter needs nats-server 2.12 or later)", err)
+		}
+		return nil, fmt.Errorf("counter %s: %w", stream, err)
 	}
 	return &Counter{conn, bound, subject}, nil
 }

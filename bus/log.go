@@ -211,8 +211,11 @@ func bindOrCreate(ctx context.Context, conn *Conn, js jetstream.JetStream, confi
 func createOnce(ctx context.Context, conn *Conn, bindOrCreate func(context.Context) error) error {
 	return conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
 		for attempt := 1; ; attempt++ {
-			err := bindOrCreate(ctx)
-			if !createdMeanwhile(err) || attempt == 3 {
+			// A server may leave a request unanswered while a stream has no
+			// leader: it is asked again long before the patience is over.
+			err := conn.do(ctx, conn.api, attemptTimeout, bindOrCreate)
+			unanswered := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
+			if !unanswered && (!createdMeanwhile(err) || attempt >= 20) {
 				return err
 			}
 			select {
@@ -231,7 +234,7 @@ const storeFailed = 10049
 // createdMeanwhile tells whether a stream may be there now, by another.
 func createdMeanwhile(err error) bool {
 	var api *jetstream.APIError
-	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrBucketExists) || errors.As(err, &api) && api.ErrorCode == storeFailed
+	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketExists) || errors.As(err, &api) && api.ErrorCode == storeFailed
 }
 
 // SettingsError says how a stream differs from what its use needs.

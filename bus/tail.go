@@ -342,6 +342,9 @@ func (p *pull) checkLag(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, tailAPI)
 	defer cancel()
 	_, last, err := p.tail.log.End(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil // the stream has no leader now; the consumer lives, and may go on
+	}
 	if err == nil && last >= p.next {
 		err = fmt.Errorf("%w: the log goes to %d, and nothing came after %d", errRestart, last, p.next-1)
 	}

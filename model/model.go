@@ -36,20 +36,23 @@ const (
 // Hash identifies a message: its sequence, time, subject, id and data. Two logs
 // that hold the same hash at the same place hold the same message there.
 func (msg *Message) Hash() [32]byte {
-	sum, _ := msg.hash(nil)
-	return sum
+	_, tip, _ := msg.hash(nil)
+	return tip
 }
 
-// hash is Hash with a buffer to reuse.
-func (msg *Message) hash(buf []byte) ([32]byte, []byte) {
-	buf = binary.LittleEndian.AppendUint64(buf[:0], msg.Seq)
-	buf = binary.LittleEndian.AppendUint64(buf, uint64(msg.Time))
-	buf = binary.LittleEndian.AppendUint64(buf, uint64(len(msg.Subject)))
+// hash is Hash, and before it the hash of what the message says, with a buffer
+// to reuse.
+func (msg *Message) hash(buf []byte) (content, tip [32]byte, _ []byte) {
+	buf = binary.LittleEndian.AppendUint64(buf[:0], uint64(len(msg.Subject)))
 	buf = append(buf, msg.Subject...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(len(msg.ID)))
 	buf = append(buf, msg.ID...)
 	buf = append(buf, msg.Data...)
-	return sha256.Sum256(buf), buf
+	content = sha256.Sum256(buf)
+	buf = binary.LittleEndian.AppendUint64(buf[:0], msg.Seq)
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(msg.Time))
+	buf = append(buf, content[:]...)
+	return content, sha256.Sum256(buf), buf
 }
 
 // Verdict is what the fold did with an event.
@@ -159,11 +162,14 @@ func build(s *Spec, trusted bool) (*Model, error) {
 // same of it. The caller checks that sequences follow each other.
 func (m *Model) Apply(msg Message) *Result {
 	m.seq = msg.Seq
-	m.tip, m.hasher.buf = msg.hash(m.hasher.buf)
+	var content [32]byte
+	content, m.tip, m.hasher.buf = msg.hash(m.hasher.buf)
 	m.logChain = sha256.Sum256(append(append(m.said[:0], m.logChain[:]...), m.tip[:]...))
 	m.said = append(m.said[:0], m.stateChain[:]...)
 	m.result = Result{Seq: msg.Seq, Outcomes: m.result.Outcomes[:0]}
 	if msg.Subject == SubjectLearn {
+		// What is said of two events can be the same, and their states not.
+		m.said = append(m.said, content[:]...)
 		m.applyLearn(&msg)
 	} else {
 		m.applyControl(&msg)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -152,6 +153,20 @@ func judge(mine Attestation, votes []Attestation, voters map[string]bool) (r rul
 	return split, differ
 }
 
+// sameLog leaves out who has read another log.
+func sameLog(mine Attestation, votes []Attestation, voters map[string]bool) ([]Attestation, map[string]bool) {
+	voters = maps.Clone(voters)
+	var same []Attestation
+	for _, v := range votes {
+		if v.Comparable(mine) && v.LogChain != mine.LogChain && v.Replica != mine.Replica {
+			delete(voters, v.Replica)
+		} else {
+			same = append(same, v)
+		}
+	}
+	return same, voters
+}
+
 // maxHealings is at which healing a replica is quarantined after all.
 const maxHealings = 3
 
@@ -175,6 +190,7 @@ type audit struct {
 	kept   []uint64      // checkpoints attested, oldest first
 	agreed uint64        // the last checkpoint on which all agreed
 	trial  *trial
+	passed int // how often the trial's checkpoint was found to be missing
 
 	epoch    int64 // of what is known here
 	healings int
@@ -189,7 +205,10 @@ type checkpoint struct {
 	asked   bool   // the snapshot was asked for
 	at      time.Time
 	written bool // the attestation is on the board
-	epoch   int64
+	// The tail was started anew, to see whether the log still holds what
+	// this replica has applied.
+	rechecked bool
+	epoch     int64
 }
 
 // trial is a replica under suspicion: it has left the group, folds anew, and
@@ -259,6 +278,7 @@ func (a *audit) run(ctx context.Context) {
 			a.forget(ctx, epoch)
 		}
 		a.write(ctx)
+		a.void()
 		a.compare(ctx)
 		if err := a.w.caughtUp(); err != nil {
 			a.w.log.Error("the group cannot be joined", "error", err)
@@ -276,14 +296,36 @@ func (a *audit) take(c *checkpoint) {
 	}
 	a.open = slices.DeleteFunc(a.open, func(o *checkpoint) bool { return o.Seq == c.Seq })
 	a.open = append(a.open, c)
-	if len(a.open) > attestKept {
-		a.open = a.open[1:]
+	if i := slices.IndexFunc(a.open, func(o *checkpoint) bool { return !a.tries(o) }); len(a.open) > attestKept && i >= 0 {
+		a.open = slices.Delete(a.open, i, i+1)
 	}
 	if t := a.trial; t != nil && c.Seq == t.before.Seq && c.Fold > t.before.Fold {
 		t.after = &c.Attestation
 		a.w.refolding.Store(false)
 	}
 }
+
+// void ends a trial whose checkpoint is no more: folded anew, the log has none
+// there, for it was taken back meanwhile.
+func (a *audit) void() {
+	t, w := a.trial, a.w
+	if t == nil || t.after != nil || w.foldsBegun.Load() != w.folds.Load() || w.State() != Replaying || w.replica.applied.Load() < w.target.Load() || len(a.inbox) > 0 {
+		a.passed = 0
+		return
+	}
+	if a.passed++; a.passed < 4 { // its attestation may be on its way
+		return
+	}
+	a.open = slices.DeleteFunc(a.open, func(c *checkpoint) bool { return c.Seq == t.before.Seq })
+	a.trial = nil
+	w.refolding.Store(false)
+	w.suspended.Store(false)
+	w.advise("cleared", fmt.Sprintf("folded anew, the log has no checkpoint at %d: it was taken back, and so is the doubt about this replica", t.before.Seq))
+}
+
+// tries tells whether a checkpoint is the one that this replica is on trial
+// for.
+func (a *audit) tries(c *checkpoint) bool { return a.trial != nil && a.trial.before.Seq == c.Seq }
 
 // forget drops what is known of a log that is no more, and takes back what was
 // attested of it.
@@ -335,7 +377,18 @@ func (a *audit) compare(ctx context.Context) {
 			voters[p.Replica] = true
 		}
 	}
-	for _, c := range slices.Clone(a.open) {
+	open := slices.Clone(a.open)
+	slices.Reverse(open)
+	// The trial's first: reading may take long, or fail.
+	slices.SortStableFunc(open, func(x, y *checkpoint) int {
+		if a.tries(x) == a.tries(y) {
+			return 0
+		} else if a.tries(x) {
+			return -1
+		}
+		return 1
+	})
+	for _, c := range open {
 		if !c.written {
 			continue
 		}
@@ -344,7 +397,17 @@ func (a *audit) compare(ctx context.Context) {
 			a.w.log.Debug("the attestations cannot be read; trying on", "seq", c.Seq, "error", err)
 			return
 		}
-		r, differ := judge(c.Attestation, votes, voters)
+		mine, electorate := c.Attestation, voters
+		if a.tries(c) && a.trial.after != nil {
+			// It has just read the log. Who has read another is not wrong in
+			// its state, and finds out by itself: the log is the truth.
+			votes, electorate = sameLog(mine, votes, voters)
+		}
+		r, differ := judge(mine, votes, electorate)
+		if !c.rechecked && slices.ContainsFunc(differ, func(d Attestation) bool { return d.LogChain != mine.LogChain }) {
+			c.rechecked = true
+			a.w.interrupt(errRecheck)
+		}
 		if a.settle(ctx, c, r, differ, peers) || time.Since(c.at) > attestPatience && a.trial == nil {
 			a.open = slices.DeleteFunc(a.open, func(o *checkpoint) bool { return o == c })
 		}
@@ -354,7 +417,7 @@ func (a *audit) compare(ctx context.Context) {
 // settle does what a ruling asks for, and returns whether the checkpoint is
 // done with.
 func (a *audit) settle(ctx context.Context, c *checkpoint, r ruling, differ []Attestation, peers []Heartbeat) bool {
-	onTrial := a.trial != nil && a.trial.before.Seq == c.Seq
+	onTrial := a.tries(c)
 	switch {
 	case a.w.State() == Quarantined:
 		return true
@@ -477,6 +540,10 @@ func (a *audit) tidy(ctx context.Context) {
 	}
 }
 
+// errRecheck ends a tail that is to begin anew at what was applied last, and
+// so to see whether the log still holds that.
+var errRecheck = errors.New("the log is checked")
+
 // errRefold ends a tail whose replica is to be folded anew.
 var errRefold = errors.New("the replica is folded anew")
 
@@ -487,6 +554,7 @@ func (w *Worker) refold(base uint64) {
 	w.suspended.Store(true)
 	w.folds.Add(1)
 	w.base.Store(base)
+	w.toRefold.Store(true)
 	w.interrupt(errRefold)
 }
 
@@ -546,9 +614,20 @@ func (w *Worker) quarantine(why string) {
 	w.advise("quarantined", "this replica is quarantined: "+why+"; restart it to try again")
 }
 
+// advice is what an operator should know, the newest of each kind.
+type advice struct{ kind, text string }
+
 // advise makes known what an operator should know.
 func (w *Worker) advise(kind, text string) {
-	if old := w.advisory.Swap(&text); old != nil && *old == text {
+	w.advices.Lock()
+	known := slices.Contains(w.advices.all, advice{kind, text})
+	w.advices.all = slices.DeleteFunc(w.advices.all, func(a advice) bool {
+		over := kind == "cleared" || kind == "healed" || kind == "quarantined" // a trial is
+		return a.kind == kind || over && (a.kind == "diverged" || a.kind == "split")
+	})
+	w.advices.all = append(w.advices.all, advice{kind, text})
+	w.advices.Unlock()
+	if known && kind != "rolled-back" { // one more is one more
 		return
 	}
 	w.log.Warn("advisory", "kind", kind, "text", text)
@@ -559,4 +638,18 @@ func (w *Worker) advise(kind, text string) {
 	if err == nil {
 		w.cfg.Advise(w.cfg.Spec.Name+".advisory."+kind, data)
 	}
+}
+
+// advisory is all of it in one line.
+func (w *Worker) advisory() string {
+	w.advices.Lock()
+	defer w.advices.Unlock()
+	var texts []string
+	if text := w.trouble.Load(); text != nil {
+		texts = append(texts, *text)
+	}
+	for _, a := range slices.Backward(w.advices.all) {
+		texts = append(texts, a.text)
+	}
+	return strings.Join(texts, "; ")
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"lockstep/bus"
@@ -184,7 +183,7 @@ func (w *Worker) prediction(row model.Row) []byte {
 // explanation is the reply to an explain request. Log-likelihoods are in
 // nats; a class's joint log-likelihood is its prior plus all contributions.
 type explanation struct {
-	Species  *string            `json:"species"`
+	label    []byte             // as JSON
 	Proba    map[string]float64 `json:"proba"`
 	Prior    map[string]float64 `json:"prior"`
 	Features []contribution     `json:"features"`
@@ -202,7 +201,16 @@ type contribution struct {
 // explain answers like predict, with the probabilities and what each feature
 // added to each class's log-likelihood.
 func (w *Worker) explain(req bus.Request) {
-	w.withRow(req, func(row model.Row) { w.respond(req, w.explanation(row)) })
+	w.withRow(req, func(row model.Row) {
+		e := w.explanation(row)
+		data, err := json.Marshal(e)
+		if err != nil { // a number that is not finite
+			w.respond(req, e) // says so
+			return
+		}
+		reply := append(append([]byte(nil), w.labelKey...), e.label...)
+		req.Reply(append(append(reply, ','), data[1:]...))
+	})
 }
 
 func (w *Worker) explanation(row model.Row) explanation {
@@ -221,8 +229,9 @@ func (w *Worker) explanation(row model.Row) explanation {
 		Proba: byLabel(e.Proba), Prior: byLabel(e.Prior), Features: []contribution{},
 		Learned: r.model.Learned(), Seq: r.model.Seq(), Receipt: r.model.Receipt().String(),
 	}
+	out.label = []byte("null")
 	if e.Known {
-		out.Species = &e.Label
+		out.label = quote(e.Label)
 	}
 	for _, f := range e.Features {
 		out.Features = append(out.Features, contribution{f.Feature, f.Value, byLabel(f.LogLikelihood)})
@@ -264,11 +273,7 @@ func (w *Worker) Status() Status {
 	if from := w.from.Load(); from != nil {
 		s.Restored = from.Seq
 	}
-	for _, text := range []*string{w.trouble.Load(), w.advisory.Load()} {
-		if text != nil {
-			s.Advisory = strings.TrimPrefix(s.Advisory+"; "+*text, "; ")
-		}
-	}
+	s.Advisory = w.advisory()
 	return s
 }
 

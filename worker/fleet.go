@@ -74,6 +74,7 @@ func (w *Worker) beat(ctx context.Context) {
 			w.fleet.Store(nil) // whoever is alone on this side of a partition must not rule
 			put = false
 		}
+		w.retarget(ctx)
 		select {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)

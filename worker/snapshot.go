@@ -129,7 +129,11 @@ func StoreSnapshot(ctx context.Context, board Board, blobs Blobs, spec *model.Sp
 	if err := blobs.Put(ctx, s.Object, state); err != nil {
 		return false, err
 	}
-	if _, err := LoadSnapshot(ctx, blobs, spec, s); err != nil {
+	_, err = LoadSnapshot(ctx, blobs, spec, s)
+	for attempt := 1; err != nil && attempt < 5 && sleep(ctx, 200*time.Millisecond); attempt++ {
+		_, err = LoadSnapshot(ctx, blobs, spec, s) // a server that lags behind may not have it yet
+	}
+	if err != nil {
 		return false, errors.Join(fmt.Errorf("reading it back: %w", err), blobs.Remove(ctx, s.Object))
 	}
 	value, err := json.Marshal(s)

@@ -324,6 +324,9 @@ func (w *Worker) answer(l *lesson, seq uint64, outcomes []model.Outcome) {
 	reply.Receipt = w.replica.receipt()
 	if l.batch {
 		reply.Status = fmt.Sprintf("learned %d events", len(outcomes))
+		if len(outcomes) == 1 {
+			reply.Status = "learned 1 event"
+		}
 		reply.Duplicate = !slices.ContainsFunc(reply.Results, func(e taughtEvent) bool { return !e.Duplicate })
 	} else {
 		only := reply.Results[0]

@@ -221,10 +221,7 @@ func TestTrials(t *testing.T) {
 			a.trial = &trial{before: before, after: &mine, began: time.Now()}
 		}
 		a.settle(t.Context(), at, c.ruling, []Attestation{other}, nil)
-		said := ""
-		if text := l.advisory.Load(); text != nil {
-			said = *text
-		}
+		said := l.advisory()
 		if (a.trial != nil) != c.trial || l.suspended.Load() != c.trial && !c.quarantined || (l.State() == Quarantined) != c.quarantined || !strings.Contains(said, c.advisory) {
 			t.Errorf("%s: on trial %t, suspended %t, %s: %s", c.name, a.trial != nil, l.suspended.Load(), l.State(), said)
 		}

@@ -100,11 +100,14 @@ var ErrContract = errors.New("the log has another contract")
 
 // Worker is one replica of a fleet.
 type Worker struct {
-	cfg       Config
-	log       *slog.Logger
-	state     atomic.Int32
-	lag       atomic.Uint64
-	advisory  atomic.Pointer[string] // what became of the log
+	cfg     Config
+	log     *slog.Logger
+	state   atomic.Int32
+	lag     atomic.Uint64
+	advices struct {
+		sync.Mutex
+		all []advice // guarded by the mutex
+	}
 	trouble   atomic.Pointer[string] // why the log can't be read now
 	started   time.Time
 	replica   *replica
@@ -128,10 +131,12 @@ type Worker struct {
 	fleet       atomic.Pointer[[]Heartbeat] // the live replicas, nil while not known
 	snapshotDue atomic.Bool                 // at the next checkpoint a snapshot is to be written
 	folds       atomic.Int64                // how often this process folded anew
+	foldsBegun  atomic.Int64                // how many of them have begun
 	epochs      atomic.Int64                // how often the log turned out to be another
 	healings    atomic.Int64                // how often that mended the replica
 	base        atomic.Uint64               // a refold may start from a snapshot up to there
 	lagging     atomic.Bool                 // left the group because it fell behind
+	toRefold    atomic.Bool                 // the fold is to begin anew
 	suspended   atomic.Bool                 // on trial: must not join
 	refolding   atomic.Bool                 // on trial, and has not folded to the checkpoint again
 	quarantined atomic.Bool
@@ -239,16 +244,10 @@ func (w *Worker) fold(ctx context.Context) error {
 			w.prepare(ctx, first, last)
 		}
 		w.target.Store(last)
-		position := w.replica.position()
-		position.Trouble = w.troubled
-		w.parking.open(position.Applied)
+		w.parking.open(w.replica.applied.Load())
 		w.setState(Replaying)
-		tailing, end := context.WithCancelCause(ctx)
-		stop := func(why error) { end(why) }
-		w.stop.Store(&stop)
-		err = w.cfg.Log.Tail(tailing, position, w.deliver)
-		refold := errors.Is(context.Cause(tailing), errRefold)
-		end(nil)
+		w.foldsBegun.Store(w.folds.Load())
+		refold, err := w.tail(ctx)
 		var rolled *bus.RolledBackError
 		var gap *bus.GapError
 		switch {
@@ -268,7 +267,30 @@ func (w *Worker) fold(ctx context.Context) error {
 	}
 }
 
-// interrupt ends the tail, for a reason that fold knows.
+// tail applies the log until that ends, and tells whether it ended for the
+// replica to be folded anew.
+func (w *Worker) tail(ctx context.Context) (refold bool, err error) {
+	for {
+		position := w.replica.position()
+		position.Trouble = w.troubled
+		tailing, end := context.WithCancelCause(ctx)
+		stop := func(why error) { end(why) }
+		w.stop.Store(&stop)
+		if !w.toRefold.Load() {
+			err = w.cfg.Log.Tail(tailing, position, w.deliver)
+		}
+		why := context.Cause(tailing)
+		end(nil)
+		switch {
+		case w.toRefold.Swap(false):
+			return true, nil
+		case !errors.Is(why, errRecheck) || ctx.Err() != nil || !errors.Is(err, context.Canceled):
+			return false, err
+		}
+	}
+}
+
+// interrupt ends the tail, for a reason that tail knows.
 func (w *Worker) interrupt(why error) {
 	if stop := w.stop.Load(); stop != nil {
 		(*stop)(why)
@@ -388,6 +410,18 @@ func (w *Worker) deliver(msg *bus.Message) error {
 	return w.caughtUp()
 }
 
+// retarget looks again where the log ends, in case it was taken back since the
+// replay began.
+func (w *Worker) retarget(ctx context.Context) {
+	target := w.target.Load()
+	if w.State() != Replaying || w.replica.applied.Load() >= target {
+		return
+	}
+	if _, last, err := w.cfg.Log.End(ctx); err == nil && last < target {
+		w.target.CompareAndSwap(target, last)
+	}
+}
+
 // caughtUp joins the group once the replica is fit to answer.
 func (w *Worker) caughtUp() error {
 	if w.State() != Replaying || w.suspended.Load() || w.quarantined.Load() || w.replica.applied.Load() < w.target.Load() {
@@ -407,7 +441,7 @@ func (w *Worker) checkGenesis(m *model.Message) error {
 	}
 	contract := w.cfg.Spec.Contract()
 	if own := hex.EncodeToString(contract[:]); g.Contract != own {
-		return fmt.Errorf("%w: %s was made with %.16s, this worker's spec is %.16s; start it with the spec that the log was made with (lockstep spec prints it), or give the new model a name of its own", ErrContract, w.cfg.Stream, g.Contract, own)
+		return fmt.Errorf("%w: %s was made with %.16s, this worker's spec is %.16s; start it with the spec that the log was made with (it is in the log: nats stream get %[2]s 1), or give the new model a name of its own", ErrContract, w.cfg.Stream, g.Contract, own)
 	}
 	return nil
 }

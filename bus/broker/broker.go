@@ -60,8 +60,15 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	return &Server{s, lock}, nil
 }
 
-// lockStore takes the store: two servers on one directory would both start.
+// ErrForeign is returned when a directory holds what another server stored.
+var ErrForeign = errors.New("the directory holds another server's data")
+
+// lockStore takes the store: two servers on one directory would both start,
+// and one that was not started here has no lock to show that it runs.
 func lockStore(dir string) (*flock.Flock, error) {
+	if exists(filepath.Join(dir, "jetstream")) && !exists(filepath.Join(dir, "lock")) {
+		return nil, fmt.Errorf("%w: %s has a jetstream folder that was not made here; choose another directory", ErrForeign, dir)
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
@@ -73,6 +80,11 @@ func lockStore(dir string) (*flock.Flock, error) {
 		return nil, fmt.Errorf("%w: another process has a server on %s; stop it, or choose another directory", ErrLocked, dir)
 	}
 	return lock, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func start(ctx context.Context, config Config) (*server.Server, error) {

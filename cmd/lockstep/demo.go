@@ -82,6 +82,9 @@ func (o *demoOptions) run(cmd *cobra.Command) error {
 	if o.workers < 1 || o.workers > 64 {
 		return usage("--workers is %d, and must be from 1 to 64", o.workers)
 	}
+	if o.port < 0 || o.port > 65535 {
+		return usage("--port is %d, and must be from 0 to 65535", o.port)
+	}
 	if o.json && !o.once {
 		return usage("--json goes with --once")
 	}
@@ -157,7 +160,7 @@ func (d *demo) startServer(cmd *cobra.Command) (*broker.Server, error) {
 func (d *demo) run(cmd *cobra.Command, url string) (err error) {
 	d.url, d.spec = url, model.DefaultSpec()
 	fmt.Fprintf(d.out, "nats-server on %s, its log in %s\n", url, d.options.store)
-	if d.conn, err = bus.Connect(cmd.Context(), bus.ConnectConfig{Server: url, Name: "lockstep demo"}); err != nil {
+	if d.conn, err = bus.Connect(cmd.Context(), bus.ConnectConfig{Server: url, Name: "lockstep demo", Bare: true}); err != nil {
 		return err
 	}
 	defer d.conn.Close()
@@ -176,14 +179,16 @@ func (d *demo) run(cmd *cobra.Command, url string) (err error) {
 // show is what there is to see of a running fleet.
 func (d *demo) show(cmd *cobra.Command, fleet *fleet) error {
 	taught, err := d.teach(cmd)
-	if cmd.Context().Err() != nil {
+	var statuses []worker.Status
+	if err == nil {
+		statuses, err = d.settle(cmd.Context())
+	}
+	switch {
+	case cmd.Context().Err() != nil && d.options.once:
+		return errors.New("interrupted before all was taught and compared")
+	case cmd.Context().Err() != nil:
 		return nil // interrupted, and not failed
-	}
-	if err != nil {
-		return err
-	}
-	statuses, err := d.settle(cmd.Context())
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	result := d.result(statuses, taught)
@@ -229,7 +234,7 @@ func (d *demo) startWorkers(ctx context.Context, errOut io.Writer) (*fleet, erro
 	for i := range d.options.workers {
 		var once sync.Once
 		config := worker.JoinConfig{
-			Connect: bus.ConnectConfig{Server: d.url}, Name: fmt.Sprintf("demo-%d", i+1), Version: programVersion(), Spec: d.spec,
+			Connect: bus.ConnectConfig{Server: d.url, Bare: true}, Name: fmt.Sprintf("demo-%d", i+1), Version: programVersion(), Spec: d.spec,
 			Logger: slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn})),
 			OnState: func(s worker.State) {
 				if s == worker.Ready {
@@ -264,16 +269,19 @@ func (d *demo) teach(cmd *cobra.Command) (taught int, err error) {
 		return 0, err
 	}
 	bar := progress(cmd, "teaching", int64(strings.Count(penguins, "\n")-1), !d.options.json)
-	correct := 0
+	correct, known := 0, 0
 	for {
 		e, err := next()
 		if errors.Is(err, io.EOF) {
 			bar.Finish()
+			if known > 0 {
+				fmt.Fprintf(d.out, "%d penguins were known already from an earlier run, and were not learned again\n", known)
+			}
 			return taught, nil
 		} else if err != nil {
 			return taught, err
 		}
-		right, err := d.lesson(cmd.Context(), e)
+		right, again, err := d.lesson(cmd.Context(), e)
 		if err != nil {
 			return taught, fmt.Errorf("penguin %d: %w", taught+1, err)
 		}
@@ -281,46 +289,50 @@ func (d *demo) teach(cmd *cobra.Command) (taught int, err error) {
 		if right {
 			correct++
 		}
+		if again {
+			known++
+		}
 		bar.Describe(fmt.Sprintf("teaching, %4.1f %% predicted rightly", 100*float64(correct)/float64(taught)))
 		bar.Set(taught)
-		if taught%86 == 0 {
+		if taught%86 == 0 && known == 0 {
 			fmt.Fprintf(d.out, "after %3d penguins: %4.1f %% were predicted rightly before they were learned\n", taught, 100*float64(correct)/float64(taught))
 		}
 	}
 }
 
 // lesson predicts one penguin, and then teaches it.
-func (d *demo) lesson(ctx context.Context, e event) (right bool, err error) {
+func (d *demo) lesson(ctx context.Context, e event) (right, again bool, err error) {
 	var learn struct {
 		Attributes json.RawMessage `json:"attributes"`
 		Species    string          `json:"species"`
 	}
 	if err := json.Unmarshal(e.data, &learn); err != nil {
-		return false, err
+		return false, false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	// Whichever worker answers has learned what was taught before.
 	answer, err := bus.Ask(ctx, d.conn, d.spec.Name+".predict", learn.Attributes, nats.Header{"Lockstep-Min-Seq": {fmt.Sprint(d.taught)}})
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	var predicted struct {
 		Species *string `json:"species"`
 	}
 	if err := json.Unmarshal(answer.Data, &predicted); err != nil {
-		return false, err
+		return false, false, err
 	}
 	answer, err = bus.Ask(ctx, d.conn, d.spec.Name+".teach", e.data, nats.Header{"Nats-Msg-Id": {fmt.Sprintf("demo-penguin-%d", e.line)}})
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	var taught struct {
-		Seq uint64 `json:"seq"`
+		Seq       uint64 `json:"seq"`
+		Duplicate bool   `json:"duplicate"`
 	}
 	err = json.Unmarshal(answer.Data, &taught)
 	d.taught = taught.Seq
-	return predicted.Species != nil && *predicted.Species == learn.Species, err
+	return predicted.Species != nil && *predicted.Species == learn.Species, taught.Duplicate, err
 }
 
 // settle waits until all workers have applied the same sequence, and have

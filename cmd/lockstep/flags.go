@@ -37,15 +37,23 @@ func (c *connection) addFlags(cmd *cobra.Command) {
 	f.StringVar(&c.config.InboxPrefix, "inbox-prefix", "", "prefix of inboxes, where rights are narrow")
 }
 
-// addClientFlags adds what every client of a fleet takes.
-func (c *connection) addClientFlags(cmd *cobra.Command) {
+// addModelFlags adds what every client of a model takes.
+func (c *connection) addModelFlags(cmd *cobra.Command) {
 	c.addFlags(cmd)
 	cmd.Flags().StringVar(&c.model, "model", "penguins", "the model's name: it begins every subject")
+}
+
+// addClientFlags adds what every client of a fleet takes that waits for it.
+func (c *connection) addClientFlags(cmd *cobra.Command) {
+	c.addModelFlags(cmd)
 	cmd.Flags().DurationVar(&c.timeout, "timeout", 5*time.Second, "how long to wait for answers")
 }
 
 // connect connects or says where it tried.
 func (c *connection) connect(ctx context.Context, name string) (*bus.Conn, error) {
+	if c.timeout < 0 {
+		return nil, usage("--timeout is %s, and must be more than nothing", c.timeout)
+	}
 	config := c.config
 	config.Name = "lockstep " + name
 	nc, err := bus.Connect(ctx, config)
@@ -110,13 +118,25 @@ func addSpecFlag(cmd *cobra.Command, spec *string) {
 // input opens a file, or standard input for "-".
 func input(cmd *cobra.Command, name string) (io.ReadCloser, error) {
 	if name == "-" {
-		return io.NopCloser(cmd.InOrStdin()), nil
+		return interruptible(cmd), nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, usage("%w", err)
 	}
 	return f, nil
+}
+
+// interruptible is standard input, which ends when the command is to stop.
+func interruptible(cmd *cobra.Command) io.ReadCloser {
+	reader, writer := io.Pipe()
+	stop := context.AfterFunc(cmd.Context(), func() { writer.CloseWithError(cmd.Context().Err()) })
+	go func() {
+		_, err := io.Copy(writer, cmd.InOrStdin())
+		writer.CloseWithError(err)
+		stop()
+	}()
+	return reader
 }
 
 // printProblems lists what is wrong with an input, one place a line.

@@ -309,6 +309,11 @@ func (p *pupils) audit(t *testing.T, url string, workers int) {
 
 var errEnd = errors.New("the end")
 
+// asFolded is a message of the log as a replica folds it.
+func asFolded(msg *bus.Message) model.Message {
+	return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, "penguins."), ID: msg.ID, Data: msg.Data, Time: msg.Time.UnixNano()}
+}
+
 // fold folds the log, and checks each prediction at its sequence. It returns
 // the model and what the log says of each id.
 func (p *pupils) fold(t *testing.T, nc *bus.Conn) (*model.Model, map[string]lessonAnswer) {
@@ -331,12 +336,9 @@ func (p *pupils) fold(t *testing.T, nc *bus.Conn) (*model.Model, map[string]less
 	}
 	decoder := model.NewDecoder(m.Spec())
 	first := map[string]lessonAnswer{}
-	read := func(msg *bus.Message) model.Message {
-		return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, "penguins."), ID: msg.ID, Data: msg.Data}
-	}
-	from := bus.Position{Check: func(msg *bus.Message) bool { return m.IsTip(read(msg)) }}
+	from := bus.Position{Check: func(msg *bus.Message) bool { return m.IsTip(asFolded(msg)) }}
 	err = log.Tail(t.Context(), from, func(msg *bus.Message) error {
-		for _, o := range m.Apply(read(msg)).Outcomes {
+		for _, o := range m.Apply(asFolded(msg)).Outcomes {
 			if o.Verdict != model.Learned {
 				continue
 			}

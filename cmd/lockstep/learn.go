@@ -41,16 +41,17 @@ is 1.
 In a CSV file the header names the columns: the spec's inputs and its label, in
 any order; other columns are passed over, and an empty field or NA is null.
 
-Every event has an id of its own, made from the file's name and all of the file
-up to it. So a second run of the same file learns nothing twice, and a file
-that grew adds what is new, as long as the file has no more events than the
-spec's dedup.window.`,
+Every event has an id of its own, made from the file's name, the event, and how
+often the same event came before in the file. So a second run of the file, or of
+one that grew or was mended, learns only what is new, as long as fewer ids than
+the spec's dedup.window were learned since. What JetStream has forgotten (after
+two minutes) is stored again then, and passed over by the fold.`,
 		Example: `  lockstep learn penguins.csv
   tail -n 1000 events.jsonl | lockstep learn - --format jsonl`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
-	o.addClientFlags(cmd)
+	o.addModelFlags(cmd)
 	cmd.Flags().StringVar(&o.format, "format", "", "csv or jsonl (by the file's ending, else jsonl)")
 	cmd.Flags().IntVar(&o.batch, "batch", 100, "events in a message")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the counts as JSON")
@@ -86,12 +87,12 @@ func (o *learnOptions) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	l := &learner{spec: h.spec, log: h.log, subject: o.model + "." + model.SubjectLearn, batch: o.batch, errOut: cmd.ErrOrStderr(), chain: sha256.Sum256([]byte(filepath.Base(name)))}
+	l := &learner{spec: h.spec, log: h.log, subject: o.model + "." + model.SubjectLearn, batch: o.batch, errOut: cmd.ErrOrStderr(), name: filepath.Base(name), seen: map[[16]byte]uint64{}}
 	bar := progress(cmd, "learning", -1, !o.json)
 	err = l.run(cmd.Context(), next, func() { bar.Set(l.total) })
 	bar.Finish()
 	if err != nil {
-		return fmt.Errorf("%w; %d events are stored: run the same command again, and none is learned twice", err, l.counts.Stored)
+		return fmt.Errorf("%w; %d events are stored: run the same command again, and it goes on from there", err, l.counts.Stored)
 	}
 	return l.report(cmd, o.json)
 }
@@ -133,7 +134,7 @@ func jsonEvents(f io.Reader) func() (event, error) {
 			}
 		}
 		if err := scanner.Err(); err != nil {
-			return event{}, usage("line %d: %w (a line may have %d bytes)", line+1, err, maxLine)
+			return event{}, lineError(line+1, err)
 		}
 		return event{}, io.EOF
 	}
@@ -148,7 +149,11 @@ func csvEvents(s *model.Spec, f io.Reader) (func() (event, error), error) {
 	}
 	columns := map[string]int{}
 	for i, name := range header {
-		columns[strings.TrimSpace(strings.TrimPrefix(name, "\ufeff"))] = i
+		name = strings.TrimSpace(strings.TrimPrefix(name, "\ufeff"))
+		if _, twice := columns[name]; twice {
+			return nil, usage("the CSV header has the column %s twice", name)
+		}
+		columns[name] = i
 	}
 	var missing []string
 	for _, f := range append(append([]model.Field(nil), s.Inputs...), s.Label) {
@@ -164,7 +169,11 @@ func csvEvents(s *model.Spec, f io.Reader) (func() (event, error), error) {
 		var bad *csv.ParseError
 		switch {
 		case errors.As(err, &bad):
-			return event{line: bad.StartLine, problem: bad.Err.Error()}, nil
+			problem := bad.Err.Error()
+			if bad.Line > bad.StartLine {
+				problem += fmt.Sprintf("; the quotes take everything up to line %d with them: mend them, and run the command again", bad.Line)
+			}
+			return event{line: bad.StartLine, problem: problem}, nil
 		case err != nil:
 			return event{}, err
 		}
@@ -202,7 +211,8 @@ type learner struct {
 	batch   int
 	errOut  io.Writer
 
-	chain  [32]byte // over the file's name and its events so far
+	name   string              // the file's
+	seen   map[[16]byte]uint64 // how often an event has come
 	total  int
 	counts learnCounts
 }
@@ -225,7 +235,8 @@ func (l *learner) run(ctx context.Context, next func() (event, error), step func
 		if size == 0 {
 			return nil
 		}
-		err := publisher.Publish("learn-"+hex.EncodeToString(l.chain[:16]), append(body, ']'), size)
+		sum := sha256.Sum256(body) // the events' own ids are part of it
+		err := publisher.Publish("learn-"+hex.EncodeToString(sum[:16]), append(body, ']'), size)
 		body, size = nil, 0
 		return err
 	}
@@ -258,7 +269,6 @@ func (l *learner) element(decoder *model.Decoder, e event) ([]byte, []model.Prob
 	if e.problem != "" {
 		return nil, []model.Problem{{Loc: []any{}, Msg: e.problem, Type: "line"}}
 	}
-	l.chain = sha256.Sum256(append(l.chain[:], e.data...))
 	events, batch, err := decoder.Learn(e.data)
 	var invalid *model.InvalidError
 	switch {
@@ -271,9 +281,18 @@ func (l *learner) element(decoder *model.Decoder, e event) ([]byte, []model.Prob
 	}
 	id := events[0].ID
 	if id == nil {
-		id = []byte(hex.EncodeToString(l.chain[:12]))
+		id = l.id(model.AppendLearn(nil, l.spec, events[0].Row, events[0].Label, nil))
 	}
 	return model.AppendLearn(nil, l.spec, events[0].Row, events[0].Label, id), nil
+}
+
+// id names an event of the file.
+func (l *learner) id(event []byte) []byte {
+	sum := sha256.Sum256(event)
+	key := [16]byte(sum[:16])
+	l.seen[key]++
+	sum = sha256.Sum256(fmt.Appendf(nil, "%s\n%x\n%d", l.name, sum, l.seen[key]))
+	return []byte(hex.EncodeToString(sum[:12]))
 }
 
 func (l *learner) refuse(e event, problems []model.Problem) {
@@ -287,8 +306,8 @@ func (l *learner) refuse(e event, problems []model.Problem) {
 }
 
 func (l *learner) report(cmd *cobra.Command, asJSON bool) error {
-	if l.total > l.spec.DedupWindow {
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: the file has %d events, and the spec's dedup.window is %d: a second run would learn the earlier ones twice\n", l.total, l.spec.DedupWindow)
+	if good := l.total - l.counts.Refused; good > l.spec.DedupWindow {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: the file has %d good events, and the spec's dedup.window is %d: a second run would learn the earlier ones twice\n", good, l.spec.DedupWindow)
 	}
 	if asJSON {
 		if err := json.NewEncoder(cmd.OutOrStdout()).Encode(l.counts); err != nil {

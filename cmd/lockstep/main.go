@@ -16,6 +16,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(exitCode(err))
@@ -79,6 +80,7 @@ wrong, 3 no server, log or worker could be reached.`,
 		Example: `  lockstep demo                     # a server, three workers and 344 penguins, on this machine
   lockstep worker --context prod    # one more worker for the fleet of your nats context
   lockstep status                   # the fleet at a glance`,
+		Version:       programVersion(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,

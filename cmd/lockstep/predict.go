@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
@@ -34,19 +37,24 @@ func (r *row) addFlags(cmd *cobra.Command) {
 // body is the request: the argument, standard input for "-", or the fields
 // under the names of the spec, with a label if one is wanted.
 func (r *row) body(cmd *cobra.Command, args []string, withLabel bool) ([]byte, error) {
+	s, err := loadSpec(r.specName)
+	if err != nil {
+		return nil, err
+	}
+	if cmd.Flags().Changed("spec") && !cmd.Flags().Changed("model") {
+		r.model = s.Name
+	}
 	switch {
 	case len(args) == 1 && len(r.fields) > 0:
 		return nil, usage("give the event as JSON or by --field, not both")
 	case len(args) == 1 && args[0] == "-":
-		return io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxLine))
+		in := interruptible(cmd)
+		defer in.Close()
+		return io.ReadAll(io.LimitReader(in, maxLine))
 	case len(args) == 1:
 		return []byte(args[0]), nil
 	case len(r.fields) == 0:
 		return nil, usage("give the event as JSON, by --field name=value, or as - on standard input\nsee: %s --help", cmd.CommandPath())
-	}
-	s, err := loadSpec(r.specName)
-	if err != nil {
-		return nil, err
 	}
 	return fieldsBody(s, r.fields, withLabel)
 }
@@ -70,7 +78,7 @@ func fieldsBody(s *model.Spec, fields []string, withLabel bool) ([]byte, error) 
 		value, ok := given[f.Name]
 		delete(given, f.Name)
 		switch {
-		case !ok:
+		case !ok, value == "", value == "NA": // as in a CSV file
 			attributes[f.Name] = nil
 		case f.Type == model.Number:
 			attributes[f.Name] = json.RawMessage(value)
@@ -82,7 +90,7 @@ func fieldsBody(s *model.Spec, fields []string, withLabel bool) ([]byte, error) 
 		}
 	}
 	var body any = attributes
-	if label, ok := given[s.Label.Name]; withLabel && ok {
+	if label, ok := given[s.Label.Name]; withLabel && ok && label != "" {
 		delete(given, s.Label.Name)
 		body = map[string]any{"attributes": attributes, s.Label.Name: label}
 	} else if withLabel {
@@ -104,7 +112,9 @@ func (r *row) ask(ctx context.Context, verb string, body []byte, header nats.Hea
 	if r.minSeq > 0 {
 		header.Set("Lockstep-Min-Seq", fmt.Sprint(r.minSeq))
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	// The worker waits as long as it is told to, and says why it gave up.
+	header.Set("Lockstep-Timeout", min(r.timeout, time.Minute).String())
+	ctx, cancel := context.WithTimeout(ctx, r.timeout+time.Second)
 	defer cancel()
 	answer, err := bus.Ask(ctx, nc, r.model+"."+verb, body, header)
 	return answer, remote(err)
@@ -141,9 +151,20 @@ func predictCommand() *cobra.Command {
 	return cmd
 }
 
+// answerLabel is the label of an answer, whatever the spec calls it: the first
+// key.
+func answerLabel(answer []byte) (label *string, err error) {
+	d := json.NewDecoder(bytes.NewReader(answer))
+	for range 2 { // the brace, the key
+		if _, err := d.Token(); err != nil {
+			return nil, err
+		}
+	}
+	return label, d.Decode(&label)
+}
+
 func printPrediction(out io.Writer, answer []byte, asJSON bool) error {
 	var a struct {
-		Species  *string            `json:"species"`
 		Proba    map[string]float64 `json:"proba"`
 		Features []struct {
 			Feature       string             `json:"feature"`
@@ -153,20 +174,21 @@ func printPrediction(out io.Writer, answer []byte, asJSON bool) error {
 		Learned uint64 `json:"learned"`
 		Seq     uint64 `json:"seq"`
 	}
-	if err := json.Unmarshal(answer, &a); asJSON || err != nil || a.Species == nil && a.Learned > 0 {
+	label, err := answerLabel(answer)
+	if err := errors.Join(err, json.Unmarshal(answer, &a)); asJSON || err != nil {
 		_, err := fmt.Fprintf(out, "%s\n", answer)
 		return err
 	}
-	if a.Species == nil {
+	if label == nil {
 		_, err := fmt.Fprintf(out, "no prediction: nothing has been learned yet\n")
 		return err
 	}
-	fmt.Fprintf(out, "%s  (after %d learned, at sequence %d)\n", *a.Species, a.Learned, a.Seq)
+	fmt.Fprintf(out, "%s  (after %d learned, at sequence %d)\n", *label, a.Learned, a.Seq)
 	for _, label := range sorted(a.Proba) {
 		fmt.Fprintf(out, "  %-14s %6.2f %%\n", label, 100*a.Proba[label])
 	}
 	for _, f := range a.Features {
-		fmt.Fprintf(out, "  %-20s %10g ", f.Feature, f.Value)
+		fmt.Fprintf(out, "  %-20s %10.4g ", f.Feature, f.Value)
 		for _, label := range sorted(f.LogLikelihood) {
 			fmt.Fprintf(out, "  %s %+.2f", label, f.LogLikelihood[label])
 		}

@@ -49,10 +49,13 @@ compared with the state; a difference is an error.`,
 			if o.file != "" {
 				return o.replayFile(cmd)
 			}
+			if cmd.Flags().Changed("spec") {
+				return usage("--spec goes with --file: a log is folded with the spec that it was made with")
+			}
 			return o.replayLog(cmd)
 		},
 	}
-	o.addClientFlags(cmd)
+	o.addModelFlags(cmd)
 	addSpecFlag(cmd, &o.spec)
 	cmd.Flags().StringVar(&o.file, "file", "", "replay this file instead of a log; - is standard input")
 	cmd.Flags().Uint64Var(&o.to, "to", 0, "stop after this sequence (0: all of it)")
@@ -67,6 +70,8 @@ type replay struct {
 	decoder *model.Decoder
 	each    *json.Encoder // nil without --each
 	seq     uint64        // of the last event of a file
+
+	rejected string // why the first event was that was
 }
 
 func (o *replayOptions) newReplay(cmd *cobra.Command, s *model.Spec) (*replay, error) {
@@ -109,6 +114,9 @@ func (r *replay) apply(msg model.Message) error {
 		line := replayed{Seq: msg.Seq, Verdict: o.Verdict.String(), Detail: o.Problems}
 		if result.Batch {
 			line.Index = &i
+		}
+		if len(o.Problems) > 0 && r.rejected == "" {
+			r.rejected = o.Problems[0].String()
 		}
 		if o.Answer.Known {
 			line.Predict = &o.Answer.Predicted
@@ -245,6 +253,9 @@ func (o *replayOptions) replayFile(cmd *cobra.Command) error {
 	if err := r.finish(cmd, o.json); err != nil {
 		return err
 	}
+	if m := r.model; m.Learned() == 0 && m.Rejected() > 0 {
+		return fmt.Errorf("all %d events were rejected; the first: %s (the file is to hold JSON lines)", m.Rejected(), r.rejected)
+	}
 	if len(differences) > 0 {
 		return fmt.Errorf("the state differs from the file's final lines:\n  %s", strings.Join(differences, "\n  "))
 	}
@@ -268,9 +279,17 @@ func eachLine(ctx context.Context, f io.Reader, do func(number int, line []byte)
 		}
 	}
 	if err := scanner.Err(); err != nil {
-		return usage("line %d: %w (a line may have %d bytes)", number+1, err, maxLine)
+		return lineError(number+1, err)
 	}
 	return nil
+}
+
+// lineError is an error of reading a file's line.
+func lineError(line int, err error) error {
+	if errors.Is(err, bufio.ErrTooLong) {
+		return usage("line %d: %w (it may have %d bytes)", line, err, maxLine)
+	}
+	return usage("line %d: %w", line, err)
 }
 
 // line folds one line of a file, or compares it and returns differences. An

@@ -33,7 +33,7 @@ the same chain; where they differ, the table says so and the exit code is 1.`,
 				return err
 			}
 			defer nc.Close()
-			fleet, err := fleetStatus(cmd.Context(), nc, c.model, min(c.timeout, time.Second))
+			fleet, err := fleetStatus(cmd.Context(), nc, c.model, c.timeout)
 			if err != nil {
 				return err
 			}
@@ -48,7 +48,8 @@ the same chain; where they differ, the table says so and the exit code is 1.`,
 			return err
 		},
 	}
-	c.addClientFlags(cmd)
+	c.addModelFlags(cmd)
+	cmd.Flags().DurationVar(&c.timeout, "timeout", time.Second, "how long to wait for answers: all of it, for nobody knows how many workers there are")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array, one object a replica")
 	return cmd
 }
@@ -88,11 +89,14 @@ func printFleet(out io.Writer, fleet []worker.Status) {
 	t := table.NewWriter()
 	t.SetOutputMirror(out)
 	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"replica", "state", "sequence", "lag", "learned", "predicted", "accuracy", "chain", "digest"})
+	t.AppendHeader(table.Row{"replica", "state", "sequence", "lag", "learned", "rejected", "predicted", "accuracy", "chain", "digest"})
 	for _, s := range fleet {
-		t.AppendRow(table.Row{s.Replica, s.State, s.Seq, s.Lag, s.Learned, s.Predicted, fmt.Sprintf("%.3f", s.Accuracy), s.StateChain[:12], s.Digest[:12]})
+		t.AppendRow(table.Row{s.Replica, s.State, s.Seq, s.Lag, s.Learned, s.Rejected, s.Predicted, fmt.Sprintf("%.3f", s.Accuracy), s.StateChain[:12], s.Digest[:12]})
 	}
 	t.Render()
+	if len(fleet) > 0 && fleet[0].Rejected > 0 {
+		fmt.Fprintf(out, "Why events were rejected: nats sub '%s.verdict.>' --all\n", strings.ToLower(fleet[0].Stream))
+	}
 	for _, s := range fleet {
 		if s.Advisory != "" {
 			fmt.Fprintf(out, "%s: %s\n", s.Replica, s.Advisory)

@@ -43,6 +43,9 @@ what it has accepted, and leaves.`,
 			if !replicaName.MatchString(name) {
 				return usage("--name %q: a name has 1 to 64 letters, digits, hyphens and underscores", name)
 			}
+			if replicas < 1 || replicas > 5 {
+				return usage("--replicas is %d, and must be from 1 to 5", replicas)
+			}
 			log := logger(cmd.ErrOrStderr())
 			config := c.config
 			config.Wait = true
