@@ -47,6 +47,7 @@ type Attestation struct {
 	LogChain    string `json:"log_chain"`
 	StateChain  string `json:"state_chain"`
 	Digest      string `json:"digest"`
+	Boot        string `json:"boot,omitempty"`    // the process's own nonce
 	Fold        int    `json:"fold"`              // how often this process had folded anew
 	Arbiter     bool   `json:"arbiter,omitempty"` // by who folds the log to tell who is right, and serves nothing
 }
@@ -153,6 +154,14 @@ func judge(mine Attestation, votes []Attestation, voters map[string]bool) (r rul
 	return split, differ
 }
 
+// current leaves out what a replica attested before it was started or folded
+// anew: it may not come by that checkpoint again.
+func current(votes []Attestation, peers []Heartbeat) []Attestation {
+	return slices.DeleteFunc(votes, func(v Attestation) bool {
+		return slices.ContainsFunc(peers, func(p Heartbeat) bool { return p.Replica == v.Replica && (p.Boot != v.Boot || p.Fold != v.Fold) })
+	})
+}
+
 // sameLog leaves out who has read another log.
 func sameLog(mine Attestation, votes []Attestation, voters map[string]bool) ([]Attestation, map[string]bool) {
 	voters = maps.Clone(voters)
@@ -208,6 +217,7 @@ type checkpoint struct {
 	// The tail was started anew, to see whether the log still holds what
 	// this replica has applied.
 	rechecked bool
+	borneOut  bool // another replica agrees
 	epoch     int64
 }
 
@@ -245,7 +255,7 @@ func (w *Worker) attest(msg *model.Message) {
 		w.snapshotDue.Store(false)
 	}
 	r.mu.Unlock()
-	c.Replica, c.Fold = w.cfg.Name, int(w.folds.Load())
+	c.Replica, c.Boot, c.Fold = w.cfg.Name, w.predicted.boot, int(w.folds.Load())
 	for {
 		select {
 		case w.audit.inbox <- c:
@@ -397,6 +407,7 @@ func (a *audit) compare(ctx context.Context) {
 			a.w.log.Debug("the attestations cannot be read; trying on", "seq", c.Seq, "error", err)
 			return
 		}
+		votes = current(votes, peers)
 		mine, electorate := c.Attestation, voters
 		if a.tries(c) && a.trial.after != nil {
 			// It has just read the log. Who has read another is not wrong in
@@ -404,6 +415,9 @@ func (a *audit) compare(ctx context.Context) {
 			votes, electorate = sameLog(mine, votes, voters)
 		}
 		r, differ := judge(mine, votes, electorate)
+		c.borneOut = slices.ContainsFunc(votes, func(v Attestation) bool {
+			return v.Replica != mine.Replica && electorate[v.Replica] && v.Comparable(mine) && v.Same(mine)
+		})
 		if !c.rechecked && slices.ContainsFunc(differ, func(d Attestation) bool { return d.LogChain != mine.LogChain }) {
 			c.rechecked = true
 			a.w.interrupt(errRecheck)
@@ -428,7 +442,9 @@ func (a *audit) settle(ctx context.Context, c *checkpoint, r ruling, differ []At
 	case r == unanimous && time.Since(c.at) < auditSettles:
 		return false // somebody's heartbeat may be on its way
 	case r == unanimous:
-		a.agreed = max(a.agreed, c.Seq)
+		if c.borneOut { // alone, it may have been wrong for long
+			a.agreed = max(a.agreed, c.Seq)
+		}
 		a.snapshot(ctx, c, nil)
 		return true
 	case r == carried:
@@ -447,6 +463,10 @@ func (a *audit) settle(ctx context.Context, c *checkpoint, r ruling, differ []At
 func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []Attestation, peers []Heartbeat) bool {
 	t := a.trial
 	reproduced := t.after.Same(t.before)
+	waits := slices.ContainsFunc(peers, func(p Heartbeat) bool { return p.Refolding && p.Replica != c.Replica }) && time.Since(t.began) < trialPatience
+	if r == undecided && waits {
+		return false
+	}
 	switch r {
 	case undecided, unanimous, carried:
 		a.trial = nil
@@ -471,7 +491,6 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	}
 	// No majority: whoever did not reproduce its own state is wrong for sure,
 	// once nobody else may still come to agree with it.
-	waits := slices.ContainsFunc(peers, func(p Heartbeat) bool { return p.Refolding && p.Replica != c.Replica }) && time.Since(t.began) < trialPatience
 	if !reproduced && !waits {
 		a.trial = nil
 		a.w.quarantine(fmt.Sprintf("folded twice it is not the same: at sequence %d, before %.12s, then %.12s", c.Seq, t.before.Digest, t.after.Digest))
@@ -565,7 +584,8 @@ func (w *Worker) shadow(ctx context.Context, seq uint64, out chan<- Attestation)
 	if err != nil {
 		return
 	}
-	m, _ := w.usable(ctx, w.incarnation(ctx), first, last, min(w.base.Load(), seq-1))
+	incarnation, _ := w.incarnation(ctx)
+	m, _ := w.usable(ctx, incarnation, first, last, min(w.base.Load(), seq-1))
 	if m == nil {
 		if m, err = model.New(w.cfg.Spec); err != nil {
 			return

@@ -23,6 +23,7 @@ const (
 type Heartbeat struct {
 	Replica     string `json:"replica"`
 	Boot        string `json:"boot"` // this process's own nonce
+	Fold        int    `json:"fold"` // how often it has folded anew
 	State       string `json:"state"`
 	Seq         uint64 `json:"seq"`
 	Lag         uint64 `json:"lag"`
@@ -53,7 +54,7 @@ func Heartbeats(ctx context.Context, board Board) ([]Heartbeat, error) {
 func (w *Worker) heartbeat() Heartbeat {
 	h := Heartbeat{Replica: w.cfg.Name, Boot: w.predicted.boot, State: w.State().String(), Lag: w.lag.Load(), Version: w.cfg.Version, Encoding: model.Encoding}
 	w.replica.stand(&h)
-	h.Refolding = w.refolding.Load()
+	h.Refolding, h.Fold = w.refolding.Load(), int(w.folds.Load())
 	h.Votes = !w.quarantined.Load() && (w.State() == Ready || w.suspended.Load())
 	return h
 }

@@ -227,6 +227,7 @@ func (w *Worker) restore(ctx context.Context, incarnation string, first, last, l
 	if m == nil {
 		return false
 	}
+	w.onLog.Store(false)
 	w.replica.reset(m)
 	w.from.Store(s)
 	w.log.Info("restored", "seq", s.Seq, "snapshot", s.Object)
@@ -251,7 +252,7 @@ func (w *Worker) usable(ctx context.Context, incarnation string, first, last, li
 	for _, s := range slices.Backward(all) {
 		pinned := base != nil && s.Object == base.Object // a compaction has verified it
 		bad := slices.ContainsFunc(asides, func(a Aside) bool { return a.Object == s.Object })
-		if bad || s.Seq > limit && !pinned || s.Seq < first || s.Contract != contract || s.Incarnation != incarnation && incarnation != "" {
+		if bad || s.Seq > limit && !pinned || s.Seq < first || s.Contract != contract || incarnation != "" && s.Incarnation != incarnation {
 			continue // of another log or contract, or of no use now
 		}
 		reason := ""

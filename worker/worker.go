@@ -121,6 +121,7 @@ type Worker struct {
 	giveUp    func()          // ends it
 	labelKey  []byte          // how a prediction's reply begins
 
+	onLog  atomic.Bool                 // the log has been seen to hold what was applied last
 	target atomic.Uint64               // from there on the replica is caught up: the log's end at the start
 	from   atomic.Pointer[Snapshot]    // what the replica was restored from, nil if it replayed all
 	stop   atomic.Pointer[func(error)] // ends the tail, with its cause
@@ -273,6 +274,12 @@ func (w *Worker) tail(ctx context.Context) (refold bool, err error) {
 	for {
 		position := w.replica.position()
 		position.Trouble = w.troubled
+		check := position.Check
+		position.Check = func(msg *bus.Message) bool {
+			same := check(msg)
+			w.onLog.Store(same)
+			return same
+		}
 		tailing, end := context.WithCancelCause(ctx)
 		stop := func(why error) { end(why) }
 		w.stop.Store(&stop)
@@ -307,20 +314,36 @@ func (w *Worker) prepare(ctx context.Context, first, last uint64) {
 	if w.suspended.Load() {
 		limit = w.base.Load()
 	}
-	w.restore(ctx, w.incarnation(ctx), first, last, limit)
+	if incarnation, known := w.incarnation(ctx); known {
+		w.restore(ctx, incarnation, first, last, limit)
+	}
 }
 
-// incarnation is the log's own, empty where a compaction cut its genesis.
-func (w *Worker) incarnation(ctx context.Context) string {
-	msg, err := w.cfg.Log.Message(ctx, 1)
-	if err != nil {
-		return ""
+// incarnation is the log's own, however long the server takes to say; where a
+// compaction cut the genesis, the base's. Without either any will do, for the
+// log must hold what a snapshot ends with before anybody is answered.
+func (w *Worker) incarnation(ctx context.Context) (incarnation string, known bool) {
+	for {
+		msg, err := w.cfg.Log.Message(ctx, 1)
+		if err == nil {
+			g, err := model.ParseGenesis(msg.Data)
+			if err != nil {
+				return "", false
+			}
+			return g.Incarnation, true
+		}
+		if errors.Is(err, bus.ErrNoMessage) {
+			switch base, err := Base(ctx, w.cfg.Checkpoints); {
+			case err == nil && base == nil:
+				return "", true
+			case err == nil:
+				return base.Incarnation, true
+			}
+		}
+		if !sleep(ctx, time.Second) {
+			return "", false
+		}
 	}
-	g, err := model.ParseGenesis(msg.Data)
-	if err != nil {
-		return ""
-	}
-	return g.Incarnation
 }
 
 // jump goes on past a hole from a snapshot behind it, of the same log, or
@@ -384,6 +407,7 @@ func (w *Worker) reset() error {
 		return err
 	}
 	w.from.Store(nil)
+	w.onLog.Store(false)
 	w.replica.reset(m)
 	return nil
 }
@@ -397,6 +421,7 @@ func (w *Worker) deliver(msg *bus.Message) error {
 		}
 	}
 	fresh := time.Since(msg.Time) < verdictAge
+	w.onLog.Store(true)
 	w.replica.apply(m, func(result *model.Result, chain [32]byte) {
 		if fresh {
 			w.rejects.add(w.cfg.Spec.Name, result, chain)
@@ -424,7 +449,7 @@ func (w *Worker) retarget(ctx context.Context) {
 
 // caughtUp joins the group once the replica is fit to answer.
 func (w *Worker) caughtUp() error {
-	if w.State() != Replaying || w.suspended.Load() || w.quarantined.Load() || w.replica.applied.Load() < w.target.Load() {
+	if w.State() != Replaying || !w.onLog.Load() || w.suspended.Load() || w.quarantined.Load() || w.replica.applied.Load() < w.target.Load() {
 		return nil
 	}
 	return w.join()
