@@ -18,11 +18,19 @@ race:
 
 # the program with the real nats CLI, which must be on the PATH, and under kill -9
 e2e:
-    go test -tags e2e -run 'EndToEnd|Killed|Stopped|Garbage|ColdStart' ./cmd/lockstep
+    go test -tags e2e -run 'EndToEnd|Killed|Stopped|Garbage|ColdStart|DamagedBlock' ./cmd/lockstep
 
 # what strangers can send, as fast as it comes: just garbage 10m
 garbage TIME="1m":
     LOCKSTEP_GARBAGE={{TIME}} go test -tags e2e -timeout 0 -run Garbage -v ./cmd/lockstep
+
+# fleets of workers on a fake clock, each from a seed: just sim 100000, just sim 1000 -sim.json
+sim SEEDS="1000" *ARGS:
+    go test ./worker -timeout 0 -run Simulation -v -sim.seeds {{SEEDS}} {{ARGS}}
+
+# a real cluster of three servers and four workers, killed, stopped, cut off and filled up: just torture 1800
+torture SECONDS="120":
+    LOCKSTEP_TORTURE={{SECONDS}}s go test -tags e2e -timeout 0 -run 'TestTorture$' -v ./cmd/lockstep
 
 # format, vet, and the linters
 lint:

@@ -478,14 +478,17 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 		a.healings++
 		a.w.healings.Store(int64(a.healings))
 		if a.healings >= maxHealings {
+			a.disown(ctx)
 			a.w.quarantine(fmt.Sprintf("it was healed %d times, last at sequence %d: its machine, or the program, is not to be trusted", a.healings, c.Seq))
 			return true
 		}
+		a.disown(ctx)
 		a.w.suspended.Store(false)
 		a.w.advise("healed", fmt.Sprintf("at sequence %d this replica was wrong, folded anew, and is right now (healing %d; at the %drd it is quarantined)", c.Seq, a.healings, maxHealings))
 		return r != undecided
 	case outvoted:
 		a.trial = nil
+		a.disown(ctx)
 		a.w.quarantine(fmt.Sprintf("folded anew it still differs: at sequence %d %s", c.Seq, differences(c.Attestation, differ)))
 		return true
 	}
@@ -493,6 +496,7 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	// once nobody else may still come to agree with it.
 	if !reproduced && !waits {
 		a.trial = nil
+		a.disown(ctx)
 		a.w.quarantine(fmt.Sprintf("folded twice it is not the same: at sequence %d, before %.12s, then %.12s", c.Seq, t.before.Digest, t.after.Digest))
 		return true
 	}
@@ -506,6 +510,7 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	case shadow := <-t.shadow:
 		if shadow.Comparable(*t.after) && !shadow.Same(*t.after) {
 			a.trial = nil
+			a.disown(ctx)
 			a.w.quarantine(fmt.Sprintf("a fold beside it gives another state: at sequence %d %.12s, and not %.12s", c.Seq, shadow.Digest, t.after.Digest))
 			return true
 		}
@@ -513,6 +518,25 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	}
 	a.w.advise("split", fmt.Sprintf("at sequence %d %s, and there is no majority: nobody serves until lockstep verify tells who is right, or another replica joins", c.Seq, differences(c.Attestation, differ)))
 	return false
+}
+
+// disown sets aside the snapshots that this replica alone attested since all
+// agreed: it was wrong, and may have been for long.
+func (a *audit) disown(ctx context.Context) {
+	w, agreed := a.w, a.agreed
+	w.side.Go(func() {
+		for {
+			all, err := Snapshots(ctx, w.cfg.Checkpoints)
+			for _, s := range all {
+				if s.Replica == w.cfg.Name && s.Seq > agreed && len(s.Attested) < 2 && err == nil {
+					err = w.setAside(ctx, s, "its writer was found to be wrong, and nobody else has attested it")
+				}
+			}
+			if err == nil || !sleep(ctx, time.Second) {
+				return
+			}
+		}
+	})
 }
 
 // differences says who differs from a replica, and in what.

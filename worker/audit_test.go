@@ -336,7 +336,7 @@ func TestSnapshots(t *testing.T) {
 		m.Apply(model.Message{Seq: m.Seq() + 1, Subject: model.SubjectLearn, Data: []byte(gentoo)})
 	}
 	future := Attest(m)
-	future.Replica = "future"
+	future.Replica = "another"
 	if stored, err := StoreSnapshot(t.Context(), board, blobs, model.DefaultSpec(), future, m.AppendState(nil), nil); err != nil || !stored {
 		t.Fatal(stored, err)
 	}

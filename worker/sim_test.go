@@ -31,7 +31,7 @@ import (
 // each has a deadline on the fake clock.
 
 var (
-	simSeeds = flag.Int("sim.seeds", 200, "how many seeds the simulator runs")
+	simSeeds = flag.Int("sim.seeds", 50, "how many seeds the simulator runs")
 	simFrom  = flag.Uint64("sim.from", 1, "the simulator's first seed")
 	simJSON  = flag.Bool("sim.json", false, "print the simulator's figures as one line of JSON")
 	simTrace = flag.Bool("sim.trace", false, "print what a run did if it failed")
@@ -1516,13 +1516,16 @@ func (s *simRun) mustName(to uint64) {
 // knows tells whether the replica serves what the log holds now, and that is
 // more than a sequence.
 func (p *simProcess) knows(seq uint64) bool {
+	if !p.open() {
+		return false // it leaves, or folds anew
+	}
 	r, o := p.w.replica, p.s.oracle
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	node := o.known[r.model.LogChain()]
-	return node != nil && node.seq > seq && o.tip.ancestor(node.seq) == node && p.w.State() == Ready
+	return node != nil && node.seq > seq && o.tip.ancestor(node.seq) == node
 }
 
 // atEnd tells whether the replica has folded all that the log holds now.

@@ -249,7 +249,14 @@ func (w *Worker) usable(ctx context.Context, incarnation string, first, last, li
 	}
 	sum := w.cfg.Spec.Contract()
 	contract := hex.EncodeToString(sum[:])
+	// What this replica alone attested, before it was started again, others
+	// may have found to be wrong.
+	live, err := Heartbeats(ctx, w.cfg.Heartbeats)
+	others := err != nil || slices.ContainsFunc(live, func(h Heartbeat) bool { return h.Votes && h.Replica != w.cfg.Name })
 	for _, s := range slices.Backward(all) {
+		if others && s.Replica == w.cfg.Name && len(s.Attested) < 2 && first <= 1 {
+			continue
+		}
 		pinned := base != nil && s.Object == base.Object // a compaction has verified it
 		bad := slices.ContainsFunc(asides, func(a Aside) bool { return a.Object == s.Object })
 		if bad || s.Seq > limit && !pinned || s.Seq < first || s.Contract != contract || incarnation != "" && s.Incarnation != incarnation {
@@ -274,7 +281,7 @@ func (w *Worker) usable(ctx context.Context, incarnation string, first, last, li
 			}
 		}
 		if reason != "" {
-			w.setAside(ctx, s, reason)
+			_ = w.setAside(ctx, s, reason) // whoever comes next finds out, too
 			continue
 		}
 		return m, &s
@@ -283,7 +290,7 @@ func (w *Worker) usable(ctx context.Context, incarnation string, first, last, li
 }
 
 // setAside marks a snapshot as one that nobody should use.
-func (w *Worker) setAside(ctx context.Context, s Snapshot, reason string) {
+func (w *Worker) setAside(ctx context.Context, s Snapshot, reason string) error {
 	w.advise("snapshot", fmt.Sprintf("the snapshot %s is set aside: %s", s.Object, reason))
 	value, err := json.Marshal(Aside{s.Object, s.Seq, w.cfg.Name, reason})
 	if err == nil {
@@ -292,4 +299,5 @@ func (w *Worker) setAside(ctx context.Context, s Snapshot, reason string) {
 	if err != nil {
 		w.log.Warn("that could not be noted", "error", err)
 	}
+	return err
 }

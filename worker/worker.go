@@ -390,7 +390,7 @@ func (w *Worker) end(ctx context.Context) (first, last uint64, err error) {
 // foldAnew starts afresh on a log that does not continue what was applied.
 func (w *Worker) foldAnew(ctx context.Context, rolled *bus.RolledBackError) error {
 	if s := w.from.Load(); s != nil && s.Seq == rolled.Applied {
-		w.setAside(ctx, *s, "the log does not hold the message that it ends with: it is of another history")
+		_ = w.setAside(ctx, *s, "the log does not hold the message that it ends with: it is of another history")
 	} else {
 		w.advise("rolled-back", fmt.Sprintf("the log was rolled back: %v; folding it anew", rolled))
 	}
