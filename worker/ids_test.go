@@ -137,6 +137,7 @@ func TestAGuessedIDIsNoSuccess(t *testing.T) {
 	stranger("three", `{"id":"own",`+gentoo[1:])
 	stranger("four", bad)
 	stranger("five", `[{"id":"element",`+adelie[1:]+`]`)
+	f.settled(2, at(6))
 	f.refused(409, "teach", gentoo, []string{"Nats-Msg-Id", "one"}, idTaken)
 	f.refused(409, "teach", `[`+gentoo+`]`, []string{"Nats-Msg-Id", "one"}, idTaken)
 	f.refused(409, "teach", gentoo, []string{"Nats-Msg-Id", "three"}, idTaken)

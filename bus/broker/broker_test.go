@@ -61,8 +61,10 @@ func TestStoreThatCannotBeWritten(t *testing.T) {
 	}
 	// The store is there, but the server cannot use it.
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "jetstream"), nil, 0o600); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"lock", "jetstream"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := Start(t.Context(), Config{StoreDir: dir}); err == nil || !strings.Contains(err.Error(), "nats-server") {
 		t.Errorf("what stops the server's start is lost: %v", err)
@@ -87,6 +89,24 @@ func TestEraseKeepsWhatIsNotTheServers(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "jetstream")); !os.IsNotExist(err) {
 		t.Errorf("the store is still there: %v", err)
+	}
+}
+
+// TestAnotherServersStoreIsLeftAlone: nothing shows whether that one runs.
+func TestAnotherServersStoreIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	theirs := filepath.Join(dir, "jetstream", "theirs")
+	if err := os.MkdirAll(theirs, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Erase(dir); !errors.Is(err, ErrForeign) {
+		t.Errorf("erased: %v", err)
+	}
+	if _, err := Start(t.Context(), Config{StoreDir: dir}); !errors.Is(err, ErrForeign) {
+		t.Errorf("started: %v", err)
+	}
+	if _, err := os.Stat(theirs); err != nil {
+		t.Error(err)
 	}
 }
 
