@@ -81,9 +81,6 @@ func TestALogRolledBackAndContinued(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	if _, err := f.ask("predict", row, "Lockstep-Min-Seq", "11"); err != nil {
-		t.Error(err)
-	}
 	f.start("d", model.DefaultSpec())
 	for _, s := range f.settled(4, func(s Status) bool { return s.Seq >= last }) {
 		if s.Learned != 10 {

@@ -43,8 +43,8 @@ var simKinds = []string{
 	"crash", "restart", "lost_request", "lost_answer", "lost_reply", "duplicate_request", "repeat_stored", "tail_restart", "delay",
 	"cut_log", "cut_boards", "cut_clients", "slow", "stale_end", "compact", "purge_above", "gap_refused", "unpurge",
 	"recreate", "roll_back", "rolled_back_named", "bad_event",
-	"snapshot_corrupt", "snapshot_truncated", "snapshot_missing", "snapshot_foreign", "snapshot_lying", "snapshot_future", "snapshot_torn",
-	"set_aside", "restored", "cold_start", "flip_once", "flip_always", "flip_always_same", "healed", "quarantined",
+	"snapshot_corrupt", "snapshot_truncated", "snapshot_missing", "snapshot_wrong", "snapshot_foreign", "snapshot_lying", "snapshot_future", "snapshot_torn",
+	"set_aside", "restored", "cold_start", "flip_once", "flip_always", "flip_always_same", "flip_again", "healed", "quarantined",
 }
 
 const (
@@ -552,6 +552,7 @@ type simRequest struct {
 	batch   bool
 	minSeq  uint64
 	probe   int
+	sure    bool // nothing of it gets lost
 
 	answered    atomic.Bool
 	quarantined bool // whoever took it was
@@ -585,7 +586,7 @@ func (r *simRequest) end(code int, body []byte) {
 		p.check(r, body, wrong)
 	}
 	p.s.say("%s answers %s %s %d %s", p.name, r.verb, r.keys, code, body)
-	if p.deaf.Load() || p.s.chance(24) {
+	if !r.sure && (p.deaf.Load() || p.s.chance(24)) {
 		p.s.count("lost_reply", 1)
 		return
 	}
@@ -675,6 +676,7 @@ func (p *simProcess) Open(config bus.ServiceConfig) (bus.Service, error) {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	p.s.router = append(p.s.router, v)
+	p.opened = append(p.opened, v)
 	return v, nil
 }
 
@@ -756,7 +758,8 @@ type simProcess struct {
 	err     error // once done
 	stopped atomic.Bool
 	dead    atomic.Bool
-	deaf    atomic.Bool // cut from the clients
+	opened  []*simService // guarded by the run's mu
+	deaf    atomic.Bool   // cut from the clients
 
 	flip      atomic.Pointer[simFlip]
 	flips     atomic.Int64
@@ -838,6 +841,17 @@ func (s *simRun) stop(slot *simSlot) {
 	case <-time.After(2 * time.Minute):
 		s.violate("stuck", "%s does not stop", p.name)
 		<-p.done
+	}
+	s.mu.Lock()
+	opened := slices.Clone(p.opened)
+	s.mu.Unlock()
+	for _, v := range opened {
+		v.mu.Lock()
+		left := v.inFlight
+		v.mu.Unlock()
+		if left > 0 {
+			s.violate("unanswered", "%s has stopped, and %d of its requests are not answered", p.name, left)
+		}
 	}
 }
 
@@ -1580,9 +1594,23 @@ func (s *simRun) doSpoil() {
 		return
 	}
 	x := all[max(0, len(all)-1-s.random.IntN(2))]
-	kind := []string{"corrupt", "truncated", "missing"}[s.random.IntN(3)]
+	kind := []string{"corrupt", "truncated", "missing", "wrong"}[s.random.IntN(4)]
 	s.say("the snapshot %s is %s", x.Object, kind)
 	switch kind {
+	case "wrong": // whole, and of the right place, and another state
+		bit := s.random.IntN(1 << 16)
+		if !s.blobs.Spoil(x.Object, func(data []byte) []byte {
+			if m, err := model.Restore(s.spec, data); err == nil {
+				for try := range 64 {
+					if flipped, ok := m.Flipped(bit + try*1009); ok && flipped.Tip() == m.Tip() && flipped.Seq() == m.Seq() {
+						return flipped.AppendState(nil)
+					}
+				}
+			}
+			return data[:len(data)/2]
+		}) {
+			return
+		}
 	case "missing":
 		_ = s.blobs.Remove(context.Background(), x.Object)
 	default:
@@ -1746,19 +1774,33 @@ func (s *simRun) doFlip() {
 	s.cover()
 	_, last := s.end()
 	f := &simFlip{from: last + uint64(s.random.IntN(4)), bit: s.random.IntN(1 << 16)}
-	kind := []string{"once", "once", "always", "always_same"}[s.random.IntN(4)]
+	kind := []string{"once", "once", "always", "always_same", "again"}[s.random.IntN(5)]
 	f.always, f.same = strings.HasPrefix(kind, "always"), kind == "always_same"
 	s.say("%s flips a bit %s, from %d on", slot.name, kind, f.from)
 	p.flip.Store(f)
 	next := time.Now()
+	rollAt := time.Now().Add(time.Hour)
+	if kind != "again" && s.random.IntN(4) == 0 {
+		rollAt = time.Now().Add(time.Duration(s.random.IntN(8000)) * time.Millisecond)
+	}
 	found := s.until(4*time.Minute, func() bool {
+		if time.Now().After(rollAt) { // while it is on trial, perhaps
+			rollAt = rollAt.Add(time.Hour)
+			if first, _ := s.end(); first == 1 {
+				s.doRollBack()
+			}
+		}
 		if time.Now().After(next) {
 			s.append(model.SubjectLearn, "", []byte(s.event(s.random.IntN(1000), "")))
 			s.append(model.SubjectCheckpoint, "", nil)
 			next = time.Now().Add(4 * time.Second)
 		}
 		// One that cannot go on, for the log has a hole, answers nothing either.
-		mended := p.w.State() == Quarantined || !p.running() || !p.running() || !f.always && p.flips.Load() > 0 && s.serving(slot)
+		mended := p.w.State() == Quarantined || !p.running() || !p.running() || !f.always && kind != "again" && p.flips.Load() > 0 && s.serving(slot)
+		if kind == "again" && p.flip.Load() == nil && s.serving(slot) { // healed, and not for the last time
+			_, last := s.end()
+			p.flip.Store(&simFlip{from: last, bit: s.random.IntN(1 << 16)})
+		}
 		for _, other := range s.slots {
 			if !other.p.running() && other != slot { // it could not read the snapshots
 				s.start(other)
@@ -1798,6 +1840,7 @@ func (s *simRun) finish() {
 		s.violate("stuck", "not all clients are answered: %s", s.states())
 		return
 	}
+	s.atOnce()
 	// Whoever starts on what is left comes to the same.
 	if s.random.IntN(2) == 0 {
 		slot := &simSlot{name: "cold"}
@@ -1818,6 +1861,46 @@ func (s *simRun) finish() {
 		return
 	}
 	s.final()
+}
+
+// atOnce asks each worker, now that nothing is wrong, and wants a good answer
+// the first time.
+func (s *simRun) atOnce() {
+	for _, slot := range s.slots {
+		slot.p.logWay.Lossy(0)
+		slot.p.boards.Lossy(0)
+	}
+	time.Sleep(3 * time.Second) // for what was under way
+	for i, slot := range s.slots {
+		s.mu.Lock()
+		place := slices.IndexFunc(s.router, func(v *simService) bool { return v.process == slot.p })
+		var door *simService
+		if place >= 0 {
+			door = s.router[place]
+		}
+		s.mu.Unlock()
+		if door == nil {
+			continue // just now; heal sees whether it comes back
+		}
+		id := fmt.Sprintf("once-%d", i)
+		data := s.event(i, "")
+		teach := &simRequest{verb: "teach", data: []byte(data), header: map[string]string{headerID: id}, keys: simKeys(id, []byte(data), 1), sure: true, answer: make(chan simAnswer, 1)}
+		s.dispatch(teach, door)
+		a := <-teach.answer
+		if a.code != 0 && !a.wrong && slices.Contains(s.serve(), slot.name) {
+			s.violate("unanswered", "nothing is wrong, and %s answers a teach with %d %s", slot.name, a.code, a.body)
+		}
+	}
+}
+
+// serve are the names of those that serve.
+func (s *simRun) serve() (out []string) {
+	for _, slot := range s.slots {
+		if s.serving(slot) && slot.p.open() {
+			out = append(out, slot.name)
+		}
+	}
+	return out
 }
 
 // final compares the replicas with the test's own fold, and the fold with what
