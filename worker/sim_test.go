@@ -767,6 +767,7 @@ type simProcess struct {
 	cleanAt   atomic.Int64 // when that ended
 	advisory  sync.Mutex
 	said      map[string]int // advisories by type; guarded by advisory
+	attested  []simAttested  // in order; guarded by advisory
 	mustName  bool           // a loss that it knew of must be named; the driver's
 	namedThen int
 	foldsThen int64
@@ -788,7 +789,7 @@ func (s *simRun) start(slot *simSlot) {
 	p.w, err = New(Config{
 		Name: p.name, Stream: bus.StreamName(s.spec.Name), Version: "1.2.3", Spec: s.spec,
 		Log: p.client, Doors: p, Predicted: simCounter{p}, Verdicts: simVerdicts{p},
-		Heartbeats: s.heartbeats.By(p.boards), Checkpoints: s.checkpoints.By(p.boards), Snapshots: s.blobs.By(p.boards),
+		Heartbeats: s.heartbeats.By(p.boards), Checkpoints: simCheckpoints{s.checkpoints.By(p.boards), p}, Snapshots: s.blobs.By(p.boards),
 		SnapshotEvery: s.every, Advise: p.advised, Logger: s.logger(), OnState: p.onState, Tamper: p.tamper,
 	})
 	if err != nil {
@@ -1022,6 +1023,29 @@ func (p *simProcess) check(r *simRequest, body []byte, wrong bool) {
 			s.violate("lost", "%s acknowledges %s, which its state at %d has not learned so: %s", p.name, r.keys[i], nodes[0].seq, body)
 		}
 	}
+}
+
+// simCheckpoints remembers what a process attested, and was told that it is
+// written.
+type simCheckpoints struct {
+	*bustest.BoardUser
+	p *simProcess
+}
+
+func (b simCheckpoints) Put(ctx context.Context, key string, value []byte) error {
+	err := b.BoardUser.Put(ctx, key, value)
+	if strings.HasPrefix(key, keyAttest+".") {
+		b.p.advisory.Lock()
+		defer b.p.advisory.Unlock()
+		b.p.attested = append(b.p.attested, simAttested{key, b.p.w.epochs.Load(), err == nil})
+	}
+	return err
+}
+
+type simAttested struct {
+	key   string
+	epoch int64
+	sure  bool // it knows that it is written
 }
 
 type simCounter struct{ p *simProcess }
@@ -1863,6 +1887,32 @@ func (s *simRun) finish() {
 	s.final()
 }
 
+// tookBack checks that whoever noticed that the log is another has taken back
+// what it attested of the one that is no more.
+func (s *simRun) tookBack() {
+	for _, slot := range s.slots {
+		p := slot.p
+		p.advisory.Lock()
+		attested := slices.Clone(p.attested)
+		p.advisory.Unlock()
+		epoch := p.w.epochs.Load()
+		for i, a := range attested {
+			newer := attested[i+1:]
+			again := slices.ContainsFunc(newer, func(b simAttested) bool { return b.key == a.key })
+			if a.epoch == epoch || again || !a.sure || len(newer) >= attestKept || p.flips.Load() > 0 {
+				continue
+			}
+			entries, err := s.checkpoints.List(context.Background(), strings.TrimSuffix(a.key, "."+p.name))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			if slices.ContainsFunc(entries, func(e bus.Entry) bool { return e.Key == a.key }) {
+				s.violate("forgotten", "%s still has %s of a log that is no more", p.name, a.key)
+			}
+		}
+	}
+}
+
 // atOnce asks each worker, now that nothing is wrong, and wants a good answer
 // the first time.
 func (s *simRun) atOnce() {
@@ -1925,6 +1975,7 @@ func (s *simRun) final() {
 			s.violate("lost", "%s does not name what was lost: %s", slot.name, p.w.Status().Advisory)
 		}
 	}
+	s.tookBack()
 	s.oracle.mu.Lock()
 	defer s.oracle.mu.Unlock()
 	for _, key := range slices.Sorted(maps.Keys(s.acked)) {
