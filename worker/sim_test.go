@@ -34,6 +34,7 @@ var (
 	simSeeds = flag.Int("sim.seeds", 50, "how many seeds the simulator runs")
 	simFrom  = flag.Uint64("sim.from", 1, "the simulator's first seed")
 	simJSON  = flag.Bool("sim.json", false, "print the simulator's figures as one line of JSON")
+	simHard  = flag.Bool("sim.hard", false, "roll the log back while a replica is on trial, too")
 	simTrace = flag.Bool("sim.trace", false, "print what a run did if it failed")
 )
 
@@ -895,7 +896,7 @@ func (p *simProcess) tamper(m *model.Model) *model.Model {
 		// A flipped incarnation makes the replica a fleet of its own, which
 		// nobody compares with any other.
 		flipped, ok := m.Flipped(bit + try*1009)
-		if !ok || flipped.Incarnation() != m.Incarnation() || flipped.Seq() != m.Seq() || flipped.LogChain() != m.LogChain() && f.same {
+		if !ok || flipped.Incarnation() != m.Incarnation() || flipped.Seq() != m.Seq() || f.always && (flipped.Tip() != m.Tip() || f.same && flipped.LogChain() != m.LogChain()) {
 			continue
 		}
 		if same, _ := p.s.oracle.same(flipped); same {
@@ -1778,7 +1779,8 @@ func (s *simRun) states() string {
 func (s *simRun) cover() {
 	base, _ := Base(context.Background(), s.checkpoints)
 	first, _ := s.end()
-	if first > 1 && (base == nil || !slices.ContainsFunc(s.sound(), func(x Snapshot) bool { return x.Object == base.Object })) {
+	hole := slices.ContainsFunc(s.alive(), func(slot *simSlot) bool { return slot.p.w.replica.applied.Load()+1 < first })
+	if first > 1 && (hole || base == nil || !slices.ContainsFunc(s.sound(), func(x Snapshot) bool { return x.Object == base.Object })) {
 		s.say("the log is restored")
 		s.log.Unpurge()
 		s.count("unpurge", 1)
@@ -1804,7 +1806,7 @@ func (s *simRun) doFlip() {
 	p.flip.Store(f)
 	next := time.Now()
 	rollAt := time.Now().Add(time.Hour)
-	if kind != "again" && s.random.IntN(4) == 0 {
+	if kind != "again" && s.random.IntN(4) == 0 && *simHard {
 		rollAt = time.Now().Add(time.Duration(s.random.IntN(8000)) * time.Millisecond)
 	}
 	found := s.until(4*time.Minute, func() bool {
