@@ -217,7 +217,8 @@ type checkpoint struct {
 	// The tail was started anew, to see whether the log still holds what
 	// this replica has applied.
 	rechecked bool
-	borneOut  bool // another replica agrees
+	agree     []string         // the replicas that agree, this one included
+	beside    chan Attestation // of a fold beside a replica that is alone
 	epoch     int64
 }
 
@@ -415,14 +416,17 @@ func (a *audit) compare(ctx context.Context) {
 			votes, electorate = sameLog(mine, votes, voters)
 		}
 		r, differ := judge(mine, votes, electorate)
-		c.borneOut = slices.ContainsFunc(votes, func(v Attestation) bool {
-			return v.Replica != mine.Replica && electorate[v.Replica] && v.Comparable(mine) && v.Same(mine)
-		})
+		c.agree = []string{mine.Replica}
+		for _, v := range votes {
+			if v.Replica != mine.Replica && electorate[v.Replica] && v.Comparable(mine) && v.Same(mine) {
+				c.agree = append(c.agree, v.Replica)
+			}
+		}
 		if !c.rechecked && slices.ContainsFunc(differ, func(d Attestation) bool { return d.LogChain != mine.LogChain }) {
 			c.rechecked = true
 			a.w.interrupt(errRecheck)
 		}
-		if a.settle(ctx, c, r, differ, peers) || time.Since(c.at) > attestPatience && a.trial == nil {
+		if a.settle(ctx, c, r, differ, peers) || time.Since(c.at) > attestPatience && a.trial == nil && c.beside == nil {
 			a.open = slices.DeleteFunc(a.open, func(o *checkpoint) bool { return o == c })
 		}
 	}
@@ -441,22 +445,54 @@ func (a *audit) settle(ctx context.Context, c *checkpoint, r ruling, differ []At
 		return a.verdict(ctx, c, r, differ, peers)
 	case r == unanimous && time.Since(c.at) < auditSettles:
 		return false // somebody's heartbeat may be on its way
+	case r == unanimous && len(c.agree) == 1:
+		return a.alone(ctx, c)
 	case r == unanimous:
-		if c.borneOut { // alone, it may have been wrong for long
-			a.agreed = max(a.agreed, c.Seq)
-		}
-		a.snapshot(ctx, c, nil)
+		a.agreed = max(a.agreed, c.Seq)
+		a.snapshot(ctx, c)
 		return true
 	case r == carried:
 		a.w.advise("diverged", fmt.Sprintf("at sequence %d %s; this replica agrees with the majority and goes on", c.Seq, differences(c.Attestation, differ)))
-		a.snapshot(ctx, c, differ)
+		a.snapshot(ctx, c)
 		return true
 	case (r == outvoted || r == split) && a.trial == nil:
-		a.w.advise("diverged", fmt.Sprintf("at sequence %d %s; this replica leaves the group and folds anew", c.Seq, differences(c.Attestation, differ)))
-		a.trial = &trial{before: c.Attestation, began: time.Now()}
-		a.w.refold(a.agreed)
+		a.try(c, differences(c.Attestation, differ))
 	}
 	return false
+}
+
+// try puts this replica on trial.
+func (a *audit) try(c *checkpoint, why string) {
+	a.w.advise("diverged", fmt.Sprintf("at sequence %d %s; this replica leaves the group and folds anew", c.Seq, why))
+	a.trial = &trial{before: c.Attestation, began: time.Now()}
+	a.w.refold(a.agreed)
+}
+
+// alone settles a checkpoint that nobody else has attested. A snapshot of it
+// would be believed by all who come later, so a fold beside the replica, in
+// other memory, must come to the same state first.
+func (a *audit) alone(ctx context.Context, c *checkpoint) (done bool) {
+	if c.beside == nil {
+		if c.state == nil || a.trial != nil || slices.ContainsFunc(a.open, func(o *checkpoint) bool { return o.beside != nil }) {
+			return true
+		}
+		c.beside = make(chan Attestation, 1)
+		a.w.side.Go(func() { a.w.shadow(ctx, c.Seq, c.Seq-1, c.beside) })
+	}
+	select {
+	case beside := <-c.beside:
+		switch {
+		case !beside.Comparable(c.Attestation) || beside.LogChain != c.LogChain: // it failed, or read another log
+		case beside.Same(c.Attestation):
+			a.snapshot(ctx, c)
+		case a.trial == nil:
+			a.try(c, "a fold beside this replica gives another state")
+			return false
+		}
+		return true
+	default:
+		return false
+	}
 }
 
 // verdict ends a trial once that is possible.
@@ -478,17 +514,14 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 		a.healings++
 		a.w.healings.Store(int64(a.healings))
 		if a.healings >= maxHealings {
-			a.disown(ctx)
 			a.w.quarantine(fmt.Sprintf("it was healed %d times, last at sequence %d: its machine, or the program, is not to be trusted", a.healings, c.Seq))
 			return true
 		}
-		a.disown(ctx)
 		a.w.suspended.Store(false)
 		a.w.advise("healed", fmt.Sprintf("at sequence %d this replica was wrong, folded anew, and is right now (healing %d; at the %drd it is quarantined)", c.Seq, a.healings, maxHealings))
 		return r != undecided
 	case outvoted:
 		a.trial = nil
-		a.disown(ctx)
 		a.w.quarantine(fmt.Sprintf("folded anew it still differs: at sequence %d %s", c.Seq, differences(c.Attestation, differ)))
 		return true
 	}
@@ -496,7 +529,6 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	// once nobody else may still come to agree with it.
 	if !reproduced && !waits {
 		a.trial = nil
-		a.disown(ctx)
 		a.w.quarantine(fmt.Sprintf("folded twice it is not the same: at sequence %d, before %.12s, then %.12s", c.Seq, t.before.Digest, t.after.Digest))
 		return true
 	}
@@ -504,13 +536,12 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	// memory, tells.
 	if reproduced && !waits && t.shadow == nil {
 		t.shadow = make(chan Attestation, 1)
-		a.w.side.Go(func() { a.w.shadow(ctx, c.Seq, t.shadow) })
+		a.w.side.Go(func() { a.w.shadow(ctx, c.Seq, min(a.w.base.Load(), c.Seq-1), t.shadow) })
 	}
 	select {
 	case shadow := <-t.shadow:
 		if shadow.Comparable(*t.after) && !shadow.Same(*t.after) {
 			a.trial = nil
-			a.disown(ctx)
 			a.w.quarantine(fmt.Sprintf("a fold beside it gives another state: at sequence %d %.12s, and not %.12s", c.Seq, shadow.Digest, t.after.Digest))
 			return true
 		}
@@ -518,25 +549,6 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	}
 	a.w.advise("split", fmt.Sprintf("at sequence %d %s, and there is no majority: nobody serves until lockstep verify tells who is right, or another replica joins", c.Seq, differences(c.Attestation, differ)))
 	return false
-}
-
-// disown sets aside the snapshots that this replica alone attested since all
-// agreed: it was wrong, and may have been for long.
-func (a *audit) disown(ctx context.Context) {
-	w, agreed := a.w, a.agreed
-	w.side.Go(func() {
-		for {
-			all, err := Snapshots(ctx, w.cfg.Checkpoints)
-			for _, s := range all {
-				if s.Replica == w.cfg.Name && s.Seq > agreed && len(s.Attested) < 2 && err == nil {
-					err = w.setAside(ctx, s, "its writer was found to be wrong, and nobody else has attested it")
-				}
-			}
-			if err == nil || !sleep(ctx, time.Second) {
-				return
-			}
-		}
-	})
 }
 
 // differences says who differs from a replica, and in what.
@@ -601,15 +613,16 @@ func (w *Worker) refold(base uint64) {
 	w.interrupt(errRefold)
 }
 
-// shadow folds the log to a sequence into a model of its own, and tells what
-// that attests.
-func (w *Worker) shadow(ctx context.Context, seq uint64, out chan<- Attestation) {
+// shadow folds the log to a sequence into a model of its own, from a snapshot
+// no later than limit, and tells what that attests; nothing if it can't.
+func (w *Worker) shadow(ctx context.Context, seq, limit uint64, out chan<- Attestation) {
+	defer close(out)
 	first, last, err := w.end(ctx)
 	if err != nil {
 		return
 	}
 	incarnation, _ := w.incarnation(ctx)
-	m, _ := w.usable(ctx, incarnation, first, last, min(w.base.Load(), seq-1))
+	m, _ := w.usable(ctx, incarnation, first, last, limit)
 	if m == nil {
 		if m, err = model.New(w.cfg.Spec); err != nil {
 			return

@@ -152,6 +152,32 @@ func TestAFlippedBitIsHealed(t *testing.T) {
 	}
 }
 
+// TestAReplicaAloneProvesItsSnapshot: nobody can contradict it, so a fold
+// beside it does.
+func TestAReplicaAloneProvesItsSnapshot(t *testing.T) {
+	f := newFleet(t)
+	f.startTampered("bad", model.DefaultSpec(), flipAt(8))
+	f.settled(1, func(s Status) bool { return s.State == "ready" })
+	f.teach(10)
+	f.checkpoint(true)
+	f.settled(1, func(s Status) bool { return s.State == "ready" && s.Healings == 1 })
+	second := f.checkpoint(true)
+	if all := f.snapshots(second); len(all) != 1 {
+		t.Errorf("what was wrong was kept: %+v", all)
+	}
+	f.start("good", model.DefaultSpec())
+	for _, s := range f.settled(2, func(s Status) bool { return s.State == "ready" && s.Seq == second }) {
+		if s.Replica == "good" && s.Restored != second {
+			t.Errorf("it was restored from %d", s.Restored)
+		}
+	}
+	third := f.checkpoint(false)
+	all := f.settled(2, at(third))
+	if all[0].Digest != all[1].Digest {
+		t.Errorf("%+v", all)
+	}
+}
+
 // flipAlways flips a bit in every fold, always at the same place.
 func flipAlways() func(*model.Model) *model.Model {
 	return func(m *model.Model) *model.Model {

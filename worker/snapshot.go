@@ -155,21 +155,13 @@ func RemoveSnapshot(ctx context.Context, board Board, blobs Blobs, s Snapshot) e
 
 // snapshot writes a checkpoint's snapshot, if it has one, without holding up
 // the audit.
-func (a *audit) snapshot(ctx context.Context, c *checkpoint, differ []Attestation) {
+func (a *audit) snapshot(ctx context.Context, c *checkpoint) {
 	if c.state == nil {
 		return
 	}
 	state := c.state
 	c.state = nil
-	attested := []string{}
-	for _, p := range a.w.peers() {
-		if p.Votes && !slices.ContainsFunc(differ, func(d Attestation) bool { return d.Replica == p.Replica }) {
-			attested = append(attested, p.Replica)
-		}
-	}
-	if len(attested) == 0 {
-		attested = []string{c.Replica}
-	}
+	attested := c.agree
 	rank := a.w.rank()
 	a.w.side.Go(func() {
 		if c.asked && !sleep(ctx, time.Duration(rank)*time.Second) { // all were asked, and one is enough
@@ -249,14 +241,7 @@ func (w *Worker) usable(ctx context.Context, incarnation string, first, last, li
 	}
 	sum := w.cfg.Spec.Contract()
 	contract := hex.EncodeToString(sum[:])
-	// What this replica alone attested, before it was started again, others
-	// may have found to be wrong.
-	live, err := Heartbeats(ctx, w.cfg.Heartbeats)
-	others := err != nil || slices.ContainsFunc(live, func(h Heartbeat) bool { return h.Votes && h.Replica != w.cfg.Name })
 	for _, s := range slices.Backward(all) {
-		if others && s.Replica == w.cfg.Name && len(s.Attested) < 2 && first <= 1 {
-			continue
-		}
 		pinned := base != nil && s.Object == base.Object // a compaction has verified it
 		bad := slices.ContainsFunc(asides, func(a Aside) bool { return a.Object == s.Object })
 		if bad || s.Seq > limit && !pinned || s.Seq < first || s.Contract != contract || incarnation != "" && s.Incarnation != incarnation {
