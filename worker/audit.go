@@ -372,6 +372,7 @@ func (a *audit) write(ctx context.Context) {
 		c.written = true
 		if !slices.Contains(a.kept, c.Seq) {
 			a.kept = append(a.kept, c.Seq)
+			slices.Sort(a.kept) // folded anew, it comes by older ones again
 		}
 	}
 }
