@@ -1,5 +1,7 @@
 # The everyday recipes. CI runs the same commands: see .ci/run.
 
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
 # list the recipes
 default:
     @just --list --unsorted
@@ -24,13 +26,13 @@ e2e:
 garbage TIME="1m":
     LOCKSTEP_GARBAGE={{TIME}} go test -tags e2e -timeout 0 -run Garbage -v ./cmd/lockstep
 
-# fleets of workers on a fake clock, each from a seed: just sim 100000, just sim 1000 -sim.json
+# fleets of workers on a fake clock, each from a seed: just sim 100000, just sim 1000 --json
 sim SEEDS="1000" *ARGS:
-    go test ./worker -timeout 0 -run Simulation -v -sim.seeds {{SEEDS}} {{ARGS}}
+    go test ./worker -timeout 0 -run Simulation -v -sim.seeds {{SEEDS}} {{replace(ARGS, "--json", "-sim.json | grep '^{'")}}
 
-# a real cluster of three servers and four workers, killed, stopped, cut off and filled up: just torture 1800
-torture SECONDS="120":
-    LOCKSTEP_TORTURE={{SECONDS}}s go test -tags e2e -timeout 0 -run 'TestTorture$' -v ./cmd/lockstep
+# a real cluster of three servers and four workers, killed, stopped, cut off and filled up: just torture 1800 --json
+torture SECONDS="120" JSON="":
+    LOCKSTEP_TORTURE={{SECONDS}}s LOCKSTEP_JSON={{JSON}} go test -tags e2e -timeout 0 -run 'TestTorture$' -v ./cmd/lockstep {{if JSON == "" {""} else {"| grep '^{'"}}}
 
 # format, vet, and the linters
 lint:

@@ -453,11 +453,11 @@ func (a *audit) settle(ctx context.Context, c *checkpoint, r ruling, differ []At
 		a.snapshot(ctx, c)
 		return true
 	case r == carried:
-		a.w.advise("diverged", fmt.Sprintf("at sequence %d %s; this replica agrees with the majority and goes on", c.Seq, differences(c.Attestation, differ)))
+		a.w.advise("diverged", fmt.Sprintf("at sequence %d %s; this replica agrees with the majority and goes on", c.Seq, a.differences(c, differ)))
 		a.snapshot(ctx, c)
 		return true
 	case (r == outvoted || r == split) && a.trial == nil:
-		a.try(c, differences(c.Attestation, differ))
+		a.try(c, a.differences(c, differ))
 	}
 	return false
 }
@@ -523,7 +523,7 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 		return r != undecided
 	case outvoted:
 		a.trial = nil
-		a.w.quarantine(fmt.Sprintf("folded anew it still differs: at sequence %d %s", c.Seq, differences(c.Attestation, differ)))
+		a.w.quarantine(fmt.Sprintf("folded anew it still differs: at sequence %d %s", c.Seq, a.differences(c, differ)))
 		return true
 	}
 	// No majority: whoever did not reproduce its own state is wrong for sure,
@@ -548,23 +548,24 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 		}
 	default:
 	}
-	a.w.advise("split", fmt.Sprintf("at sequence %d %s, and there is no majority: nobody serves until lockstep verify tells who is right, or another replica joins", c.Seq, differences(c.Attestation, differ)))
+	a.w.advise("split", fmt.Sprintf("at sequence %d %s, and there is no majority: nobody serves until lockstep verify tells who is right, or another replica joins", c.Seq, a.differences(c, differ)))
 	return false
 }
 
-// differences says who differs from a replica, and in what.
-func differences(mine Attestation, differ []Attestation) string {
+// differences says who differs from this replica, and in what.
+func (a *audit) differences(c *checkpoint, differ []Attestation) string {
+	mine := c.Attestation
 	var log, state []string
-	for _, a := range differ {
-		if a.LogChain != mine.LogChain {
-			log = append(log, a.Replica)
+	for _, d := range differ {
+		if d.LogChain != mine.LogChain {
+			log = append(log, d.Replica)
 		} else {
-			state = append(state, a.Replica)
+			state = append(state, d.Replica)
 		}
 	}
 	var out []string
 	if len(log) > 0 {
-		out = append(out, fmt.Sprintf("the log that %s read is not the one that %s read: the servers hold different histories", strings.Join(log, ", "), mine.Replica))
+		out = append(out, fmt.Sprintf("the log that %s read is not the one that %s read: the servers hold different histories after sequence %d", strings.Join(log, ", "), mine.Replica, a.agreed))
 	}
 	if len(state) > 0 {
 		out = append(out, fmt.Sprintf("the state of %s is not that of %s, of the same log", strings.Join(state, ", "), mine.Replica))

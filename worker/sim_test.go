@@ -95,6 +95,7 @@ func TestSimulation(t *testing.T) {
 						return
 					}
 					simulate(t, *simFrom+uint64(i), tally)
+					tally.progress(began)
 				}
 			})
 		}
@@ -120,6 +121,15 @@ func TestSimulation(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Fprintln(os.Stdout, string(line))
+	}
+}
+
+// progress says how far a long simulation is, every 2,000 seeds.
+func (y *simTally) progress(began time.Time) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.runs%2000 == 0 {
+		fmt.Fprintf(os.Stderr, "%d of %d seeds, %d failed, %s\n", y.runs, *simSeeds, len(y.failed), time.Since(began).Round(time.Second))
 	}
 }
 
