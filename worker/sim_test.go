@@ -971,7 +971,7 @@ func (p *simProcess) advised(_ string, data []byte) {
 func (p *simProcess) losses() int {
 	p.advisory.Lock()
 	defer p.advisory.Unlock()
-	return p.said["rolled-back"] + p.said["snapshot"]
+	return p.said["rolled-back"] + p.said["snapshot"] + p.said["jumped"]
 }
 
 // check holds a good answer against what it says it is of.

@@ -249,6 +249,11 @@ func (w *Worker) usable(ctx context.Context, incarnation string, first, last, li
 		}
 		reason := ""
 		m := (*model.Model)(nil)
+		if s.Seq > last { // the log may have grown since
+			if _, now, err := w.cfg.Log.End(ctx); err == nil {
+				last = now
+			}
+		}
 		switch {
 		case s.Seq > last:
 			reason = fmt.Sprintf("it is of sequence %d, and the log ends at %d", s.Seq, last)

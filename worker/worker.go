@@ -355,7 +355,11 @@ func (w *Worker) jump(ctx context.Context, gap *bus.GapError) error {
 	}
 	w.parking.close()
 	w.leave()
+	applied := w.replica.position().Applied
 	if w.restore(ctx, w.replica.incarnation(), max(first, gap.Got), last, math.MaxUint64) {
+		if applied > 0 {
+			w.advise("jumped", fmt.Sprintf("the log holds nothing from %d to %d any more; this replica goes on from a snapshot, and whether the log ever held what it had applied before cannot be checked", gap.Want, gap.Got-1))
+		}
 		return nil
 	}
 	return fmt.Errorf("%w; no snapshot covers it (see lockstep snapshot ls): restore the log, or let a replica that has all of it write one with lockstep snapshot put", gap)
