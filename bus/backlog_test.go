@@ -65,7 +65,7 @@ func TestAFloodIsRefusedWithAReason(t *testing.T) {
 	doors.backlog.clock = func() time.Duration { return 0 } // never idle: one request has arrived, or all have
 	first, entered := make(chan struct{}), make(chan struct{})
 	once := true
-	opened, err := Doors{Conn: doors}.Open(ServiceConfig{Name: "m", Version: "1.0.0", Endpoints: []Endpoint{{
+	opened, err := Serve(doors, ServiceConfig{Name: "m", Version: "1.0.0", Endpoints: []Endpoint{{
 		Name: "ask", Subject: "m.ask", Queue: "q", Handler: func(r Request) {
 			if once {
 				once = false

@@ -285,7 +285,7 @@ func serve(t *testing.T, requests int, handler func(bus.Request)) *served {
 	url := startServer(t, broker.Config{}).ClientURL()
 	s := &served{t: t, client: connect(t, bus.ConnectConfig{Server: url}), doors: connect(t, bus.ConnectConfig{Server: url}), answers: make(chan *nats.Msg, 2*requests)}
 	var err error
-	s.Service, err = bus.Doors{Conn: s.doors}.Open(bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{
+	s.Service, err = bus.Serve(s.doors, bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{
 		Name: "e", Subject: "s.e", Queue: "q", Handler: handler,
 	}}})
 	if err != nil {
@@ -478,7 +478,7 @@ func TestAMissingRightIsNamed(t *testing.T) {
 	if !errors.As(err, &denied) || denied.Subject != "$JS.API.STREAM.INFO.M" || !strings.EqualFold(denied.Operation, "publish") {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
-	_, err = bus.Doors{Conn: conn}.Open(bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{Name: "e", Subject: "s.e", Handler: func(bus.Request) {}}}})
+	_, err = bus.Serve(conn, bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{Name: "e", Subject: "s.e", Handler: func(bus.Request) {}}}})
 	if !errors.As(err, &denied) || denied.Subject != "s.e" {
 		t.Errorf("%v", err)
 	}

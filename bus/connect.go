@@ -64,6 +64,7 @@ type Conn struct {
 	waiting map[*call]bool              // calls under way; guarded by mu
 	slow    map[*nats.Subscription]bool // have lost messages; guarded by mu
 	backlog *backlog
+	first   *Conn // whose dropped messages are counted with its own: this one, or what it is like
 }
 
 // call is a call under way that a missing right would leave unanswered.
@@ -81,32 +82,51 @@ func Connect(ctx context.Context, config ConnectConfig) (*Conn, error) {
 	if config.Context == "" && !config.Bare { // its credentials are for its own server
 		config.fromEnvironment()
 	}
-	c := &Conn{config: config, waiting: map[*call]bool{}, slow: map[*nats.Subscription]bool{}}
+	c, server, err := dial(config)
+	if err != nil || !config.Wait || c.IsConnected() {
+		return c, err
+	}
+	config.notice("waiting for a NATS server at " + server)
+	return c, c.awaitServer(ctx)
+}
+
+// another is one more connection like this one, which waits for no server.
+// What it drops counts here.
+func (c *Conn) another(purpose string) (*Conn, error) {
+	config := c.config
+	config.Name, config.Notice, config.Wait = config.Name+" ("+purpose+")", nil, true // the first tells of the server
+	more, _, err := dial(config)
+	if err == nil {
+		more.first = c
+	}
+	return more, err
+}
+
+// dial connects, and tells where.
+func dial(config ConnectConfig) (c *Conn, server string, err error) {
+	c = &Conn{config: config, waiting: map[*call]bool{}, slow: map[*nats.Subscription]bool{}}
+	c.first = c
 	saved, err := config.context()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	options, err := saved.NATSOptions(c.options()...)
 	if err != nil {
-		return nil, fmt.Errorf("credentials: %w", err)
+		return nil, "", fmt.Errorf("credentials: %w", err)
 	}
 	c.api = apiPrefix(saved)
-	server := saved.ServerURL()
+	server = saved.ServerURL()
 	c.Conn, err = nats.Connect(server, options...)
 	c.backlog = newBacklog(func() uint64 { return atomic.LoadUint64(&c.InMsgs) })
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("a file for the connection cannot be read: %w", err)
+		return nil, "", fmt.Errorf("a file for the connection cannot be read: %w", err)
 	case errors.Is(err, nats.ErrAuthorization):
-		return nil, fmt.Errorf("the NATS server at %s refuses these credentials: %w", server, err)
+		return nil, "", fmt.Errorf("the NATS server at %s refuses these credentials: %w", server, err)
 	case err != nil:
-		return nil, fmt.Errorf("no NATS server at %s: %w; start one (lockstep demo has its own), or say where it is with --server or --context", server, err)
+		return nil, "", fmt.Errorf("no NATS server at %s: %w; start one (lockstep demo has its own), or say where it is with --server or --context", server, err)
 	}
-	if !config.Wait || c.IsConnected() {
-		return c, nil
-	}
-	config.notice("waiting for a NATS server at " + server)
-	return c, c.awaitServer(ctx)
+	return c, server, nil
 }
 
 // apiPrefix is where a context has JetStream's API.
@@ -251,9 +271,9 @@ func (c *Conn) dropped() (n int) {
 
 func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrSlowConsumer) {
-		c.mu.Lock()
-		c.slow[sub] = true
-		c.mu.Unlock()
+		c.first.mu.Lock()
+		c.first.slow[sub] = true
+		c.first.mu.Unlock()
 		err = fmt.Errorf("messages on %s came faster than they were taken, and some were dropped: %w", sub.Subject, err)
 	}
 	denied := denial(err)

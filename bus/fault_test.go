@@ -123,7 +123,7 @@ func service(handler func(bus.Request)) bus.ServiceConfig {
 
 func open(t *testing.T, conn *bus.Conn, handler func(bus.Request)) bus.Service {
 	t.Helper()
-	s, err := bus.Doors{Conn: conn}.Open(service(handler))
+	s, err := bus.Serve(conn, service(handler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func TestOverloadIsRefused(t *testing.T) {
 	var arrived atomic.Uint64
 	doors.backlog = newBacklog(arrived.Load)
 	doors.backlog.clock = func() time.Duration { return 0 } // never idle
-	s, err := Doors{Conn: doors}.Open(ServiceConfig{Name: "m", Version: "1.0.0", Endpoints: []Endpoint{{
+	s, err := Serve(doors, ServiceConfig{Name: "m", Version: "1.0.0", Endpoints: []Endpoint{{
 		Name: "ask", Subject: "m.ask", Queue: "q", Handler: func(r Request) { r.Reply(nil) },
 	}}})
 	if err != nil {

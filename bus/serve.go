@@ -54,6 +54,8 @@ type Service interface {
 	// answered, and flushes the answers. It returns an error if ctx ends
 	// first, and can then be called again.
 	Stop(ctx context.Context) error
+	// Close ends the service with whatever is left to answer.
+	Close()
 }
 
 type request struct {
@@ -144,26 +146,40 @@ func ErrorBody(code int, description string, detail any) []byte {
 
 type service struct {
 	conn     *Conn
-	before   int // the connection's subscriptions without this service
 	micro    micro.Service
 	inFlight sync.WaitGroup
 }
 
-// Doors opens services on a connection. Only services may subscribe on it,
-// and the one opened last stops first: that is how Stop knows that nothing is
-// left to answer. A connection of their own also keeps requests from queueing
-// behind a replay.
+// Doors opens services, each on a connection of its own like Conn: so requests
+// do not queue behind a replay, and a service that is stopped leaves nothing
+// behind. (A subscription that is drained while the connection is made anew is
+// told to the server again, and then dropped here alone: its share of the
+// requests would go nowhere.)
 type Doors struct{ Conn *Conn }
 
 // Dropped is how many requests came faster than they were taken, and were
 // lost unanswered.
 func (d Doors) Dropped() int { return d.Conn.dropped() }
 
-// Open starts to serve.
+// Open starts to serve. Without a server now, the service is there as soon as
+// there is one again.
 func (d Doors) Open(config ServiceConfig) (Service, error) {
-	s := &service{conn: d.Conn, before: d.Conn.NumSubscriptions()}
-	var err error
-	s.micro, err = micro.AddService(d.Conn.Conn, micro.Config{
+	conn, err := d.Conn.another(config.Name)
+	if err != nil {
+		return nil, err
+	}
+	return Serve(conn, config)
+}
+
+// Serve opens a service on a connection, which is the service's from then on.
+func Serve(conn *Conn, config ServiceConfig) (_ Service, err error) {
+	defer func() {
+		if err != nil {
+			conn.Close()
+		}
+	}()
+	s := &service{conn: conn}
+	s.micro, err = micro.AddService(conn.Conn, micro.Config{
 		Name: config.Name, Version: config.Version, Description: config.Description, Metadata: config.Metadata,
 	})
 	if err != nil {
@@ -176,8 +192,8 @@ func (d Doors) Open(config ServiceConfig) (Service, error) {
 		}
 		handle := func(msg micro.Request) {
 			s.inFlight.Add(1)
-			waiting := d.Conn.backlog.begin()
-			defer d.Conn.backlog.end()
+			waiting := conn.backlog.begin()
+			defer conn.backlog.end()
 			r := &request{msg: msg, service: s}
 			if waiting > maxBacklog {
 				description := fmt.Sprintf("overloaded: %d requests wait for this worker; try again", waiting)
@@ -195,9 +211,9 @@ func (d Doors) Open(config ServiceConfig) (Service, error) {
 	// Once the server knows the subscriptions, the service is in the group.
 	// Without a server now it is so as soon as there is one again, and nobody
 	// waits for that: the connection says that it was lost.
-	_ = d.Conn.FlushTimeout(attemptTimeout)
+	_ = conn.FlushTimeout(attemptTimeout)
 	// A subscription that was denied is known by now, and by nothing else.
-	denied := denial(d.Conn.LastError())
+	denied := denial(conn.LastError())
 	for _, e := range config.Endpoints {
 		if denied != nil && denied.Subject == e.Subject {
 			return nil, errors.Join(denied, s.micro.Stop())
@@ -209,14 +225,18 @@ func (d Doors) Open(config ServiceConfig) (Service, error) {
 func (s *service) Stop(ctx context.Context) error {
 	err := s.micro.Stop()
 	if !s.conn.IsConnected() {
-		return nil // whoever asked has lost the connection too
+		go func() { // what was answered goes out if there is a server again soon
+			_ = s.conn.FlushTimeout(attemptTimeout)
+			s.conn.Close()
+		}()
+		return nil
 	}
 	if err != nil {
 		return err
 	}
 	// micro's Stop returns at once. Its subscriptions are gone only when
 	// what the server had sent to them was handled.
-	for s.conn.NumSubscriptions() > s.before && !s.conn.IsClosed() {
+	for s.conn.NumSubscriptions() > 0 && !s.conn.IsClosed() {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("subscriptions still draining: %w", ctx.Err())
@@ -230,8 +250,11 @@ func (s *service) Stop(ctx context.Context) error {
 		return fmt.Errorf("requests still unanswered: %w", ctx.Err())
 	case <-answered:
 	}
+	defer s.conn.Close()
 	return s.conn.FlushTimeout(attemptTimeout)
 }
+
+func (s *service) Close() { s.conn.Close() }
 
 // RemoteError is an error that a service answered with.
 type RemoteError struct {

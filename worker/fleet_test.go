@@ -81,6 +81,12 @@ func TestALogRolledBackAndContinued(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
+	// Nothing that was left behind takes a share of the requests.
+	for i := range 12 {
+		if _, err := f.ask("predict", `{"island":"Torgersen","bill_length_mm":39.1,"bill_depth_mm":18.7,"flipper_length_mm":181,"body_mass_g":3750,"sex":"male"}`); err != nil {
+			t.Fatalf("prediction %d: %v", i, err)
+		}
+	}
 	f.start("d", model.DefaultSpec())
 	for _, s := range f.settled(4, func(s Status) bool { return s.Seq >= last }) {
 		if s.Learned != 10 {

@@ -24,19 +24,20 @@ type JoinConfig struct {
 // Serve connects a worker to NATS, makes what of the model's streams is not
 // there yet, and runs it until ctx ends; see Worker.Run.
 func Serve(ctx context.Context, config JoinConfig) error {
-	conns, err := connect(ctx, config)
+	named := config.Connect
+	named.Name = "lockstep worker " + config.Name
+	conn, err := bus.Connect(ctx, named)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped while it waited for a server
 		}
 		return err
 	}
-	defer conns.log.Close()
-	defer conns.doors.Close()
-	w, err := join(ctx, config, conns)
+	defer conn.Close()
+	w, err := join(ctx, config, conn)
 	for errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // the server went away again; each step can be taken twice
 		config.Logger.Warn("the server does not answer; trying on", "replica", config.Name, "error", err)
-		w, err = join(ctx, config, conns)
+		w, err = join(ctx, config, conn)
 	}
 	if ctx.Err() != nil {
 		return nil // stopped before it had begun
@@ -47,50 +48,32 @@ func Serve(ctx context.Context, config JoinConfig) error {
 	return w.Run(ctx)
 }
 
-// conns are a worker's two connections: requests on one of their own do not
-// queue behind a replay.
-type conns struct{ log, doors *bus.Conn }
-
-func connect(ctx context.Context, config JoinConfig) (c conns, err error) {
-	named := config.Connect
-	named.Name = "lockstep worker " + config.Name
-	if c.log, err = bus.Connect(ctx, named); err != nil {
-		return c, err
-	}
-	named.Name += " (doors)"
-	named.Notice = nil // the other says it already
-	if c.doors, err = bus.Connect(ctx, named); err != nil {
-		c.log.Close()
-	}
-	return c, err
-}
-
-func join(ctx context.Context, config JoinConfig, c conns) (*Worker, error) {
+func join(ctx context.Context, config JoinConfig, conn *bus.Conn) (*Worker, error) {
 	name := config.Spec.Name
 	stream := bus.StreamName(name)
-	log, err := bus.OpenLog(ctx, c.log, bus.LogConfig{Model: name, Replicas: config.Replicas, Genesis: func() []byte {
+	log, err := bus.OpenLog(ctx, conn, bus.LogConfig{Model: name, Replicas: config.Replicas, Genesis: func() []byte {
 		return model.NewGenesis(config.Spec, bus.NewID())
 	}})
 	if err != nil {
 		return nil, err
 	}
-	predicted, err := bus.OpenCounter(ctx, c.log, stream+"_COUNTS", name+".count.predicted", config.Replicas)
+	predicted, err := bus.OpenCounter(ctx, conn, stream+"_COUNTS", name+".count.predicted", config.Replicas)
 	if err != nil {
 		return nil, err
 	}
-	verdicts, err := bus.OpenNotes(ctx, c.log, stream+"_VERDICTS", name+".verdict.>", config.Replicas)
+	verdicts, err := bus.OpenNotes(ctx, conn, stream+"_VERDICTS", name+".verdict.>", config.Replicas)
 	if err != nil {
 		return nil, err
 	}
-	boards, err := OpenBoards(ctx, c.log, name, config.Replicas)
+	boards, err := OpenBoards(ctx, conn, name, config.Replicas)
 	if err != nil {
 		return nil, err
 	}
 	return New(Config{
 		Heartbeats: boards.Heartbeats, Checkpoints: boards.Checkpoints, Snapshots: boards.Snapshots,
-		Advise: func(subject string, data []byte) { _ = c.log.Publish(subject, data) }, // who is not heard now is in the status
+		Advise: func(subject string, data []byte) { _ = conn.Publish(subject, data) }, // who is not heard now is in the status
 		Name:   config.Name, Stream: stream, Version: config.Version, Spec: config.Spec,
-		Log: log, Doors: bus.Doors{Conn: c.doors},
+		Log: log, Doors: bus.Doors{Conn: conn},
 		Predicted: predicted, Verdicts: verdicts, Logger: config.Logger, OnState: config.OnState, Tamper: config.Tamper,
 	})
 }

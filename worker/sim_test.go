@@ -640,6 +640,9 @@ func (v *simService) serve(r *simRequest) {
 	<-turn
 }
 
+// Close is as bus.Service's.
+func (v *simService) Close() {}
+
 // Stop is as bus.Service's.
 func (v *simService) Stop(ctx context.Context) error {
 	v.process.s.unroute(v)

@@ -75,6 +75,14 @@ type mute struct{ *cellar }
 
 func (mute) Get(context.Context, string) ([]byte, error) { return nil, errors.New("no answer") }
 
+// ending is a log that is asked for its end alone.
+type ending struct {
+	Log
+	last uint64
+}
+
+func (e *ending) End(context.Context) (first, last uint64, err error) { return 1, e.last, nil }
+
 // TestWhichSnapshotIsUsable: the newest of this log and contract that fits it,
 // and what cannot be used is set aside for good, with its reason.
 func TestWhichSnapshotIsUsable(t *testing.T) {
@@ -83,6 +91,10 @@ func TestWhichSnapshotIsUsable(t *testing.T) {
 	l.stored(t, asIs)
 	l.fold(t, 4)
 	l.stored(t, asIs)
+	l.cfg.Log = &ending{last: 9}
+	if m, _ := l.usable(t.Context(), "i", 1, 3, math.MaxUint64); m == nil || m.Seq() != 4 {
+		t.Error("the log has grown since it was asked, and the newest is not used")
+	}
 	for _, c := range []struct {
 		name               string
 		incarnation        string
@@ -99,6 +111,7 @@ func TestWhichSnapshotIsUsable(t *testing.T) {
 		{"past the log's end", "i", 1, 3, math.MaxUint64, 2, 1},
 		{"set aside before", "i", 1, 9, math.MaxUint64, 2, 1},
 	} {
+		l.cfg.Log = &ending{last: c.last}
 		m, s := l.usable(t.Context(), c.incarnation, c.first, c.last, c.limit)
 		got := uint64(0)
 		if m != nil {

@@ -88,6 +88,7 @@ func (c *cellar) Remove(_ context.Context, name string) error {
 // porch is doors that nobody knocks at: how many stand open.
 type porch struct{ open int }
 
+func (p *porch) Close()                                      {}
 func (p *porch) Open(bus.ServiceConfig) (bus.Service, error) { p.open++; return p, nil }
 func (p *porch) Dropped() int                                { return 0 }
 func (p *porch) Stop(context.Context) error                  { p.open--; return nil }

@@ -226,6 +226,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer cancel()
 	if stopErr := self.Stop(last); stopErr != nil {
 		w.log.Warn("the status service did not stop cleanly", "error", stopErr)
+		self.Close()
 	}
 	w.setState(Stopped)
 	return err
@@ -518,6 +519,7 @@ func (w *Worker) leave() {
 	w.giveUp()
 	if err := stop(time.Second); err != nil {
 		w.log.Warn("some requests may be unanswered", "error", err)
+		service.Close()
 	}
 }
 

@@ -647,7 +647,7 @@ func TestServerDeath(t *testing.T) {
 			}
 			var predictions, lessons, appends []time.Duration
 			for k := range deaths {
-				name := "lockstep worker " + names[k%len(names)] + " (doors)"
+				name := "lockstep worker " + names[k%len(names)] + " (penguins)"
 				victim := c.host(name)
 				if victim < 0 {
 					t.Fatalf("no server has the client %q", name)
