@@ -499,6 +499,11 @@ func (a *audit) alone(ctx context.Context, c *checkpoint) (done bool) {
 // verdict ends a trial once that is possible.
 func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []Attestation, peers []Heartbeat) bool {
 	t := a.trial
+	if t.after.LogChain != t.before.LogChain { // rolled back in between: two folds of two logs prove nothing
+		t.before, t.after = *t.after, nil
+		a.w.refold(a.agreed)
+		return false
+	}
 	reproduced := t.after.Same(t.before)
 	waits := slices.ContainsFunc(peers, func(p Heartbeat) bool { return p.Refolding && p.Replica != c.Replica }) && time.Since(t.began) < trialPatience
 	if r == undecided && waits {
@@ -541,7 +546,7 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	}
 	select {
 	case shadow := <-t.shadow:
-		if shadow.Comparable(*t.after) && !shadow.Same(*t.after) {
+		if shadow.Comparable(*t.after) && shadow.LogChain == t.after.LogChain && !shadow.Same(*t.after) {
 			a.trial = nil
 			a.w.quarantine(fmt.Sprintf("a fold beside it gives another state: at sequence %d %.12s, and not %.12s", c.Seq, shadow.Digest, t.after.Digest))
 			return true

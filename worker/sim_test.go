@@ -34,7 +34,6 @@ var (
 	simSeeds = flag.Int("sim.seeds", 50, "how many seeds the simulator runs")
 	simFrom  = flag.Uint64("sim.from", 1, "the simulator's first seed")
 	simJSON  = flag.Bool("sim.json", false, "print the simulator's figures as one line of JSON")
-	simHard  = flag.Bool("sim.hard", false, "roll the log back while a replica is on trial, too")
 	simTrace = flag.Bool("sim.trace", false, "print what a run did if it failed")
 )
 
@@ -1819,7 +1818,7 @@ func (s *simRun) doFlip() {
 	p.flip.Store(f)
 	next := time.Now()
 	rollAt := time.Now().Add(time.Hour)
-	if kind != "again" && s.random.IntN(4) == 0 && *simHard {
+	if kind != "again" && s.random.IntN(4) == 0 {
 		rollAt = time.Now().Add(time.Duration(s.random.IntN(8000)) * time.Millisecond)
 	}
 	found := s.until(4*time.Minute, func() bool {
