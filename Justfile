@@ -20,7 +20,7 @@ race:
 
 # the program with the real nats CLI, which must be on the PATH, and under kill -9
 e2e:
-    go test -tags e2e -run 'EndToEnd|Killed|Stopped|Garbage|ColdStart|DamagedBlock' ./cmd/lockstep
+    go test -tags e2e -run 'EndToEnd|Killed|Stopped|Garbage|ColdStart|DamagedBlock|ServerDeath' ./cmd/lockstep
 
 # what strangers can send, as fast as it comes: just garbage 10m
 garbage TIME="1m":
