@@ -227,6 +227,7 @@ type checkpoint struct {
 type trial struct {
 	before Attestation
 	after  *Attestation // nil until it has folded to there again
+	since  string       // where the fold first went another way than the one before
 	began  time.Time
 	shadow chan Attestation // of a fold beside the replica; nil until there is no other way
 }
@@ -505,6 +506,9 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 		return false
 	}
 	reproduced := t.after.Same(t.before)
+	if _, state := a.w.replica.differed(); state > 0 {
+		t.since = fmt.Sprintf(", first at %d", state)
+	}
 	waits := slices.ContainsFunc(peers, func(p Heartbeat) bool { return p.Refolding && p.Replica != c.Replica }) && time.Since(t.began) < trialPatience
 	if r == undecided && waits {
 		return false
@@ -524,7 +528,7 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 			return true
 		}
 		a.w.suspended.Store(false)
-		a.w.advise("healed", fmt.Sprintf("at sequence %d this replica was wrong, folded anew, and is right now (healing %d; at the %drd it is quarantined)", c.Seq, a.healings, maxHealings))
+		a.w.advise("healed", fmt.Sprintf("at sequence %d this replica was wrong%s, folded anew, and is right now (healing %d; at the %drd it is quarantined)", c.Seq, t.since, a.healings, maxHealings))
 		return r != undecided
 	case outvoted:
 		a.trial = nil
@@ -535,7 +539,7 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	// once nobody else may still come to agree with it.
 	if !reproduced && !waits {
 		a.trial = nil
-		a.w.quarantine(fmt.Sprintf("folded twice it is not the same: at sequence %d, before %.12s, then %.12s", c.Seq, t.before.Digest, t.after.Digest))
+		a.w.quarantine(fmt.Sprintf("folded twice it is not the same: at sequence %d%s, before %.12s, then %.12s", c.Seq, t.since, t.before.Digest, t.after.Digest))
 		return true
 	}
 	// It may reproduce what is wrong: a fold beside the replica, in other

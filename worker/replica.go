@@ -19,6 +19,7 @@ type replica struct {
 
 	mu      sync.Mutex
 	model   *model.Model // guarded by mu
+	trail   trail        // guarded by mu
 	tail    []byte       // what every reply of this sequence ends with; guarded by mu
 	labels  [][]byte     // the labels as JSON, by class; guarded by mu
 	tamper  func(*model.Model) *model.Model
@@ -54,6 +55,7 @@ func (r *replica) apply(e *model.Entry, rejected func(*model.Result, [32]byte)) 
 	if r.tamper != nil {
 		r.model = r.tamper(r.model)
 	}
+	r.trail.note(r.model)
 	for _, o := range result.Outcomes {
 		if o.Verdict == model.Rejected {
 			rejected(result, r.model.LogChain())
@@ -202,5 +204,7 @@ func (r *replica) reset(m *model.Model) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.model, r.tail, r.labels = m, r.tail[:0], nil
+	r.trail.log, r.trail.state = 0, 0
+	r.trail.note(m)
 	r.applied.Store(m.Seq())
 }

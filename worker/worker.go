@@ -491,6 +491,9 @@ func (w *Worker) join() error {
 	}
 	w.door.service = service
 	w.lagging.Store(false)
+	if log, _ := w.replica.differed(); log > 0 {
+		w.advise("replaced", fmt.Sprintf("from sequence %d on the log holds other messages than this replica had applied: those are learned now, and what stood there is gone", log))
+	}
 	w.setState(Ready)
 	return nil
 }
