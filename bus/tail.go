@@ -50,6 +50,7 @@ func (e *RolledBackError) Error() string {
 
 const (
 	tailBatch     = 1000                   // messages asked for at a time
+	tailRun       = 64                     // messages taken in a row at most
 	tailHeartbeat = 250 * time.Millisecond // how often an idle server says that it lives
 	tailSilence   = 3 * tailHeartbeat      // without a word: start anew
 	tailIdle      = 4                      // heartbeats without a message: see whether the log has more
@@ -257,7 +258,7 @@ func (p *pull) loop(ctx context.Context, messages <-chan *nats.Msg) error {
 		case <-silence.C:
 			return errRestart
 		case msg := <-messages:
-			if err := p.take(ctx, msg); err != nil {
+			if err := p.takeAll(ctx, msg, messages); err != nil {
 				return err
 			}
 			silence.Reset(tailSilence)
@@ -267,6 +268,17 @@ func (p *pull) loop(ctx context.Context, messages <-chan *nats.Msg) error {
 				return err
 			}
 		}
+	}
+}
+
+// takeAll handles a message and, up to a number, those that are here already:
+// to wait for each by itself takes longer than to read it.
+func (p *pull) takeAll(ctx context.Context, msg *nats.Msg, messages <-chan *nats.Msg) error {
+	for more := min(len(messages), tailRun); ; more-- {
+		if err := p.take(ctx, msg); err != nil || more == 0 {
+			return err
+		}
+		msg = <-messages
 	}
 }
 
@@ -355,20 +367,38 @@ func (p *pull) checkLag(ctx context.Context) error {
 // consumer's own count of it:
 // $JS.ACK.[domain.account.]stream.consumer.deliveries.stream-seq.consumer-seq.time.pending[.token]
 func (p *pull) parse(msg *nats.Msg) (count uint64, err error) {
-	tokens := strings.Split(msg.Reply, ".")
-	if len(tokens) >= 11 {
-		tokens = append(tokens[:2:2], tokens[4:]...)
+	var tokens [13]string
+	n := split(msg.Reply, tokens[:])
+	place := tokens[2:]
+	if n >= 11 {
+		place = tokens[4:]
 	}
-	if len(tokens) < 9 || tokens[1] != "ACK" {
+	if n < 9 {
 		return 0, fmt.Errorf("%w: a delivery without a place: %q", errRestart, msg.Reply)
 	}
-	seq, err1 := strconv.ParseUint(tokens[5], 10, 64)
-	count, err2 := strconv.ParseUint(tokens[6], 10, 64)
-	nanos, err3 := strconv.ParseInt(tokens[7], 10, 64)
-	pending, err4 := strconv.ParseUint(tokens[8], 10, 64)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
-		return 0, fmt.Errorf("%w: %w", errRestart, err)
+	seq, err1 := strconv.ParseUint(place[3], 10, 64)
+	count, err2 := strconv.ParseUint(place[4], 10, 64)
+	nanos, err3 := strconv.ParseInt(place[5], 10, 64)
+	pending, err4 := strconv.ParseUint(place[6], 10, 64)
+	if err1 != nil || err2 != nil || err3 != nil || err4 != nil {
+		return 0, fmt.Errorf("%w: %w", errRestart, errors.Join(err1, err2, err3, err4))
 	}
 	p.msg = Message{Seq: seq, Subject: msg.Subject, ID: msg.Header.Get(nats.MsgIdHdr), Data: msg.Data, Time: time.Unix(0, nanos), Pending: pending}
 	return count, nil
+}
+
+// split cuts a subject at its dots into tokens, and returns how many there
+// are. The last takes the rest.
+func split(subject string, tokens []string) (n int) {
+	for n < len(tokens)-1 {
+		token, rest, found := strings.Cut(subject, ".")
+		tokens[n] = token
+		n++
+		if !found {
+			return n
+		}
+		subject = rest
+	}
+	tokens[n] = subject
+	return n + 1
 }

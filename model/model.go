@@ -33,28 +33,6 @@ const (
 	SubjectCheckpoint = "ctl.checkpoint"
 )
 
-// Hash identifies a message: its sequence, time, subject, id and data. Two logs
-// that hold the same hash at the same place hold the same message there.
-func (msg *Message) Hash() [32]byte {
-	_, tip, _ := msg.hash(nil)
-	return tip
-}
-
-// hash is Hash, and before it the hash of what the message says, with a buffer
-// to reuse.
-func (msg *Message) hash(buf []byte) (content, tip [32]byte, _ []byte) {
-	buf = binary.LittleEndian.AppendUint64(buf[:0], uint64(len(msg.Subject)))
-	buf = append(buf, msg.Subject...)
-	buf = binary.LittleEndian.AppendUint64(buf, uint64(len(msg.ID)))
-	buf = append(buf, msg.ID...)
-	buf = append(buf, msg.Data...)
-	content = sha256.Sum256(buf)
-	buf = binary.LittleEndian.AppendUint64(buf[:0], msg.Seq)
-	buf = binary.LittleEndian.AppendUint64(buf, uint64(msg.Time))
-	buf = append(buf, content[:]...)
-	return content, sha256.Sum256(buf), buf
-}
-
 // Verdict is what the fold did with an event.
 type Verdict uint8
 
@@ -126,12 +104,12 @@ type Model struct {
 	digests digests // derived
 
 	// Scratch, reused so that the hot path does not allocate.
-	decoder *Decoder
-	frame   frame
-	proba   []float64
-	said    []byte // the state chain, and what it absorbs of a message
-	result  Result
-	hasher  hasher
+	entry  *Entry // of Apply
+	frame  frame
+	proba  []float64
+	said   []byte // the state chain, and what it absorbs of a message
+	result Result
+	hasher hasher
 }
 
 // New compiles a spec into a model that has learned nothing. The error names
@@ -139,7 +117,7 @@ type Model struct {
 func New(s *Spec) (*Model, error) { return build(s, false) }
 
 func build(s *Spec, trusted bool) (*Model, error) {
-	m := &Model{spec: s, contract: s.Contract(), decoder: NewDecoder(s), labels: newVocab(), ids: newWindow(s.DedupWindow)}
+	m := &Model{spec: s, contract: s.Contract(), entry: NewEntry(s), labels: newVocab(), ids: newWindow(s.DedupWindow)}
 	m.vocabs = make([]vocab, len(s.Inputs))
 	for i := range m.vocabs {
 		m.vocabs[i] = newVocab()
@@ -161,18 +139,22 @@ func build(s *Spec, trusted bool) (*Model, error) {
 // message holds, it returns, and every replica of the same contract makes the
 // same of it. The caller checks that sequences follow each other.
 func (m *Model) Apply(msg Message) *Result {
-	m.seq = msg.Seq
-	var content [32]byte
-	content, m.tip, m.hasher.buf = msg.hash(m.hasher.buf)
+	m.entry.Read(msg)
+	return m.ApplyEntry(m.entry)
+}
+
+// ApplyEntry is Apply of a message that was read already, by the same spec.
+func (m *Model) ApplyEntry(e *Entry) *Result {
+	m.seq, m.tip = e.Seq, e.tip
 	m.logChain = sha256.Sum256(append(append(m.said[:0], m.logChain[:]...), m.tip[:]...))
 	m.said = append(m.said[:0], m.stateChain[:]...)
-	m.result = Result{Seq: msg.Seq, Outcomes: m.result.Outcomes[:0]}
-	if msg.Subject == SubjectLearn {
+	m.result = Result{Seq: e.Seq, Batch: e.batch, Outcomes: m.result.Outcomes[:0]}
+	if e.Subject == SubjectLearn {
 		// What is said of two events can be the same, and their states not.
-		m.said = append(m.said, content[:]...)
-		m.applyLearn(&msg)
+		m.said = append(m.said, e.content[:]...)
+		m.applyLearn(e)
 	} else {
-		m.applyControl(&msg)
+		m.applyControl(&e.Message)
 	}
 	m.stateChain = sha256.Sum256(m.said)
 	return &m.result
@@ -193,15 +175,13 @@ func (m *Model) applyControl(msg *Message) {
 	}
 }
 
-func (m *Model) applyLearn(msg *Message) {
-	events, batch, err := m.decoder.Learn(msg.Data)
-	m.result.Batch = batch
-	if err != nil {
-		m.reject(problems(err)...)
+func (m *Model) applyLearn(e *Entry) {
+	if e.err != nil {
+		m.reject(problems(e.err)...)
 		return
 	}
-	for i := range events {
-		m.learn(msg, i, &events[i])
+	for i := range e.events {
+		m.learn(e.Seq, i, &e.events[i], &e.names[i])
 	}
 }
 
@@ -213,17 +193,14 @@ func problems(err error) []Problem {
 }
 
 // learn predicts one event, scores the prediction, and then learns the event.
-func (m *Model) learn(msg *Message, index int, e *Event) {
+func (m *Model) learn(seq uint64, index int, e *Event, name *eventName) {
 	if len(e.Problems) > 0 {
 		m.reject(e.Problems...)
 		return
 	}
-	key, named := m.hasher.key(msg.ID, index, e.ID)
-	var body payload
-	if named {
-		body = m.hasher.payload(m.spec.Inputs, e)
-		if first, found := m.ids.find(key); found {
-			m.repeat(first, first.payload != body)
+	if name.named {
+		if first, found := m.ids.find(name.key); found {
+			m.repeat(first, first.payload != name.payload)
 			return
 		}
 	}
@@ -233,14 +210,14 @@ func (m *Model) learn(msg *Message, index int, e *Event) {
 	}
 	p := m.Predict(e.Row)
 	class := m.labels.find(e.Label)
-	m.score(int(class), e.Label, p)
-	m.update(e)
+	m.score(int(class), p)
 	if class == unknown {
-		class = int32(len(m.labels.texts) - 1)
+		class = m.labels.add(string(e.Label))
 	}
-	answer := Answer{Seq: msg.Seq, Index: uint64(index), Learned: m.learned, Label: m.labels.texts[class], Predicted: p.Label, Known: p.Known}
-	if named {
-		m.ids.remember(idEntry{key: key, payload: body, seq: msg.Seq, index: uint64(index), learned: m.learned, label: class, predicted: int32(p.class)})
+	m.update(int(class))
+	answer := Answer{Seq: seq, Index: uint64(index), Learned: m.learned, Label: m.labels.texts[class], Predicted: p.Label, Known: p.Known}
+	if name.named {
+		m.ids.remember(idEntry{key: name.key, payload: name.payload, seq: seq, index: uint64(index), learned: m.learned, label: class, predicted: int32(p.class)})
 	}
 	m.say(Outcome{Verdict: Learned, Answer: answer, Proba: p.Proba})
 	for _, v := range p.Proba {
@@ -249,7 +226,7 @@ func (m *Model) learn(msg *Message, index int, e *Event) {
 }
 
 // score counts a prediction before its event is learned.
-func (m *Model) score(class int, label []byte, p Prediction) {
+func (m *Model) score(class int, p Prediction) {
 	proba := 0.0
 	if class == int(unknown) {
 		class = len(m.labels.texts) // the place the label is about to get
@@ -259,19 +236,22 @@ func (m *Model) score(class int, label []byte, p Prediction) {
 	m.metrics.update(class, p.class, proba)
 }
 
-// update learns an event that was checked in full: nothing here can fail.
-func (m *Model) update(e *Event) {
-	for i := range m.spec.Inputs {
-		if v := &e.Row[i]; m.spec.Inputs[i].Type == Category && !v.Null {
-			m.vocabs[i].learn(v.Text)
+// update learns the event that was predicted last and is still in the frame.
+// It was checked in full: nothing here can fail.
+func (m *Model) update(class int) {
+	for _, l := range m.program.loads {
+		if m.spec.Inputs[l.input].Type != Category {
+			continue
+		}
+		if x := &m.frame.cats[l.slot]; x.id == unknown {
+			x.id = m.vocabs[l.input].add(string(x.text))
 		}
 	}
-	m.load(e.Row)
 	for _, step := range m.program.steps {
 		step.learn(&m.frame)
 		step.transform(&m.frame)
 	}
-	m.program.classifier.learn(&m.frame, int(m.labels.learn(e.Label)))
+	m.program.classifier.learn(&m.frame, class)
 	m.learned++
 	m.digests.stale = true
 }

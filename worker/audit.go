@@ -649,12 +649,12 @@ func FoldTo(ctx context.Context, log Log, m *model.Model, seq uint64, seen ...fu
 	name := m.Spec().Name
 	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(message(name, msg)) }}
 	var a Attestation
-	err := log.Tail(ctx, from, func(msg *bus.Message) error {
-		m.Apply(message(name, msg))
+	err := follow(ctx, log, from, m.Spec(), func(e *entry) error {
+		m.ApplyEntry(&e.Entry)
 		for _, f := range seen {
 			f(m)
 		}
-		if msg.Seq < seq {
+		if e.Seq < seq {
 			return nil
 		}
 		a = Attest(m)

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -41,14 +40,14 @@ func newReplica(m *model.Model, tamper func(*model.Model) *model.Model) *replica
 }
 
 // apply folds one message and tells those who await its id.
-func (r *replica) apply(msg model.Message, rejected func(*model.Result, [32]byte)) {
+func (r *replica) apply(e *model.Entry, rejected func(*model.Result, [32]byte)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	result := r.model.Apply(msg)
+	result := r.model.ApplyEntry(e)
 	r.applied.Store(result.Seq)
 	r.tail = r.tail[:0]
-	if msg.ID != "" {
-		for _, t := range r.awaited[msg.ID] {
+	if e.ID != "" && len(r.awaited) > 0 {
+		for _, t := range r.awaited[e.ID] {
 			t.results = append(t.results, toldResult{result.Seq, append([]model.Outcome(nil), result.Outcomes...)})
 		}
 	}
@@ -98,11 +97,6 @@ func (r *replica) position() bus.Position {
 		defer r.mu.Unlock()
 		return r.model.IsTip(message(r.model.Spec().Name, msg))
 	}}
-}
-
-// message is a message of the log as the model reads it.
-func message(name string, msg *bus.Message) model.Message {
-	return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, name+"."), ID: msg.ID, Data: msg.Data, Time: msg.Time.UnixNano()}
 }
 
 // replyTail is the end of every reply made at this sequence. It is built once

@@ -126,6 +126,13 @@ func (l *lecture) Header(name string) string {
 func (l *lecture) Reply(body []byte)               { l.answered <- body }
 func (l *lecture) Error(_ int, _ string, b []byte) { l.answered <- b }
 
+// read makes a message ready for the fold.
+func read(spec *model.Spec, msg *bus.Message) *entry {
+	e := &entry{Entry: *model.NewEntry(spec)}
+	e.read(spec.Name, msg)
+	return e
+}
+
 // TestTaughtOnceItIsApplied: an acknowledgement is no answer yet.
 func TestTaughtOnceItIsApplied(t *testing.T) {
 	l := alone(t)
@@ -139,7 +146,7 @@ func TestTaughtOnceItIsApplied(t *testing.T) {
 			t.Fatalf("at 2 it does not wait for 3: %s", <-req.answered)
 		}
 	}
-	if err := l.deliver(&bus.Message{Seq: 3, Subject: "penguins.learn", ID: "x", Data: []byte(gentoo), Time: time.Now()}); err != nil {
+	if err := l.deliver(read(l.cfg.Spec, &bus.Message{Seq: 3, Subject: "penguins.learn", ID: "x", Data: []byte(gentoo), Time: time.Now()})); err != nil {
 		t.Fatal(err)
 	}
 	var got map[string]any

@@ -123,7 +123,7 @@ func (l *lone) fold(t *testing.T, to uint64) {
 		if seq == 1 {
 			msg.Subject, msg.Data = "penguins.ctl.genesis", model.NewGenesis(l.cfg.Spec, "i")
 		}
-		if err := l.deliver(&msg); err != nil {
+		if err := l.deliver(read(l.cfg.Spec, &msg)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -273,10 +273,10 @@ func TestOnlyItsOwnLog(t *testing.T) {
 	l := alone(t)
 	other := model.DefaultSpec()
 	other.DedupWindow++
-	if err := l.deliver(&bus.Message{Seq: 1, Subject: "penguins.ctl.genesis", Data: model.NewGenesis(other, "i")}); !errors.Is(err, ErrContract) {
+	if err := l.deliver(read(l.cfg.Spec, &bus.Message{Seq: 1, Subject: "penguins.ctl.genesis", Data: model.NewGenesis(other, "i")})); !errors.Is(err, ErrContract) {
 		t.Errorf("another contract: %v", err)
 	}
-	if err := l.deliver(&bus.Message{Seq: 1, Subject: "penguins.learn", Data: []byte(gentoo)}); err == nil {
+	if err := l.deliver(read(l.cfg.Spec, &bus.Message{Seq: 1, Subject: "penguins.learn", Data: []byte(gentoo)})); err == nil {
 		t.Error("a log without a genesis is learned")
 	}
 	l.fold(t, 3)

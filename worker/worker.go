@@ -285,7 +285,7 @@ func (w *Worker) tail(ctx context.Context) (refold bool, err error) {
 		stop := func(why error) { end(why) }
 		w.stop.Store(&stop)
 		if !w.toRefold.Load() {
-			err = w.cfg.Log.Tail(tailing, position, w.deliver)
+			err = follow(tailing, w.cfg.Log, position, w.cfg.Spec, w.deliver)
 		}
 		why := context.Cause(tailing)
 		end(nil)
@@ -417,26 +417,25 @@ func (w *Worker) reset() error {
 	return nil
 }
 
-// deliver applies one message. The log's tail calls it, one at a time.
-func (w *Worker) deliver(msg *bus.Message) error {
-	m := message(w.cfg.Spec.Name, msg)
-	if msg.Seq == 1 {
-		if err := w.checkGenesis(&m); err != nil {
+// deliver applies one message, in the log's order.
+func (w *Worker) deliver(e *entry) error {
+	m := &e.Message
+	if m.Seq == 1 {
+		if err := w.checkGenesis(m); err != nil {
 			return err
 		}
 	}
-	fresh := time.Since(msg.Time) < verdictAge
 	w.onLog.Store(true)
-	w.replica.apply(m, func(result *model.Result, chain [32]byte) {
-		if fresh {
+	w.replica.apply(&e.Entry, func(result *model.Result, chain [32]byte) {
+		if time.Since(time.Unix(0, m.Time)) < verdictAge {
 			w.rejects.add(w.cfg.Spec.Name, result, chain)
 		}
 	})
-	if w.cfg.Checkpoints != nil && isCheckpoint(&m) {
-		w.attest(&m)
+	if w.cfg.Checkpoints != nil && isCheckpoint(m) {
+		w.attest(m)
 	}
-	w.lag.Store(msg.Pending)
-	w.parking.advance(msg.Seq)
+	w.lag.Store(e.pending)
+	w.parking.advance(m.Seq)
 	return w.caughtUp()
 }
 

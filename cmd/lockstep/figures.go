@@ -338,10 +338,15 @@ func rawRead(ctx context.Context, url string, log *bus.Log) (float64, error) {
 		}
 		select {
 		case msg := <-messages:
-			if msg.Header.Get("Status") == "" {
-				n++
+			for more := len(messages); ; more-- { // those that are here already
+				if msg.Header.Get("Status") == "" {
+					n++
+				}
+				if asked--; more == 0 {
+					break
+				}
+				msg = <-messages
 			}
-			asked--
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
