@@ -88,6 +88,7 @@ type Decoder struct {
 	events []Event
 	values []Value // the rows of all events, one after the other
 	seen   []bool  // by input: the object being read has it
+	plain  plainKeys
 
 	// A good request mostly has the keys in the spec's order: next is the
 	// input to try before inputs is asked.
@@ -96,7 +97,7 @@ type Decoder struct {
 
 // NewDecoder makes a decoder for a spec.
 func NewDecoder(s *Spec) *Decoder {
-	d := &Decoder{spec: s, inputs: make(map[string]int, len(s.Inputs)), seen: make([]bool, len(s.Inputs))}
+	d := &Decoder{spec: s, inputs: make(map[string]int, len(s.Inputs)), seen: make([]bool, len(s.Inputs)), plain: newPlainKeys(s)}
 	for i := range s.Inputs {
 		d.inputs[s.Inputs[i].Name] = i
 	}
@@ -113,7 +114,10 @@ func (d *Decoder) reset(data []byte) {
 func (d *Decoder) Attributes(data []byte) (Row, error) {
 	d.reset(data)
 	row := d.row()
-	d.attributes(row)
+	if !d.plainRow(row) {
+		clear(row)
+		d.attributes(row)
+	}
 	d.reader.end()
 	if err := d.invalid(); err != nil {
 		return nil, err
@@ -198,6 +202,11 @@ func (d *Decoder) event() {
 	e := &d.events[len(d.events)-1]
 	row := d.row()
 	if r := &d.reader; r.peek() == '{' {
+		if d.plainEvent(e, row) {
+			return
+		}
+		*e = Event{}
+		clear(row)
 		d.fields(e, row)
 	} else {
 		d.notObject()

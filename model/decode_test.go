@@ -732,13 +732,20 @@ func sayLearn(d *Decoder, data []byte) string {
 	return b.String()
 }
 
+// strict is a decoder like d that takes no input for plainly spelled.
+func strict(d *Decoder) *Decoder {
+	s := NewDecoder(d.spec)
+	s.plain = plainKeys{}
+	return s
+}
+
 // compareAttributes holds the decoder against the twin, and against jsontext
 // with its own check of duplicate names.
 func compareAttributes(t *testing.T, d *Decoder, data []byte) string {
 	t.Helper()
 	got, want := sayAttributes(d, data), (&twin{spec: d.spec}).sayAttributes(data)
-	if got != want {
-		t.Errorf("%q\n got: %s\nwant: %s", data, got, want)
+	if strict := sayAttributes(strict(d), data); got != want || strict != want {
+		t.Errorf("%q\n   got: %s\nstrict: %s\n  want: %s", data, got, strict, want)
 	}
 	compareStrict(t, data, got)
 	return got
@@ -747,8 +754,8 @@ func compareAttributes(t *testing.T, d *Decoder, data []byte) string {
 func compareLearn(t *testing.T, d *Decoder, data []byte) string {
 	t.Helper()
 	got, want := sayLearn(d, data), (&twin{spec: d.spec}).sayLearn(data)
-	if got != want {
-		t.Errorf("%q\n got: %s\nwant: %s", data, got, want)
+	if strict := sayLearn(strict(d), data); got != want || strict != want {
+		t.Errorf("%q\n   got: %s\nstrict: %s\n  want: %s", data, got, strict, want)
 	}
 	compareStrict(t, data, got)
 	return got
@@ -803,10 +810,10 @@ func mutate(rng *rand.Rand, text string) []byte {
 
 var (
 	attributesSeeds = []string{
-		goodAttributes, `{"x":1,"c":"a"}`, `{"x":-2.5e0,"c":null,"e":[1,{"a":true}]}`, `{"c":"\u00e9\ud83d\ude00","x":0.001}`, `{}`, `[]`, `{"x":1,"x":2,"c":7}`, `{"x":1e400,"c":"abcde"}`,
+		goodAttributes, `{"x":1,"c":"a"}`, `{"x": 12.75, "c": null}`, `{"x":-2.5e0,"c":null,"e":[1,{"a":true}]}`, `{"c":"\u00e9\ud83d\ude00","x":0.001}`, `{}`, `[]`, `{"x":1,"x":2,"c":7}`, `{"x":1e400,"c":"abcde"}`,
 	}
 	learnSeeds = []string{
-		goodEvent, `{"attributes":{"x":1,"c":"a"},"y":"b"}`, `{"y":"b","id":"7","attributes":{"x":1,"c":null},"e":{"a":[0,"\n"]}}`,
+		goodEvent, `{"attributes":{"x":1,"c":"a"},"y":"b"}`, `{"attributes": {"x": -0.50, "c": "a"}, "y": "b", "id": "7"}`, `{"y":"b","id":"7","attributes":{"x":1,"c":null},"e":{"a":[0,"\n"]}}`,
 		`[{"attributes":{"x":1,"c":"a"},"y":"b"},{"attributes":{"x":2,"c":"b"},"y":"c","id":"1"}]`, `[]`, `[7,{}]`, `null`,
 	}
 )
