@@ -108,7 +108,11 @@ func (r *request) fail(counted bool) {
 
 func (r *request) send(header nats.Header, body []byte) {
 	var err error
-	if subject := r.msg.Reply(); subject != "" {
+	switch subject := r.msg.Reply(); {
+	case subject == "": // nobody asked for an answer
+	case header == nil:
+		err = r.service.conn.Publish(subject, body)
+	default:
 		err = r.service.conn.PublishMsg(&nats.Msg{Subject: subject, Header: header, Data: body})
 	}
 	r.sent(err)

@@ -62,6 +62,7 @@ type logs struct {
 	numbers []cachedLog
 	dummies [][]cachedLog
 	fresh   cachedLog
+	prior   cachedLog // its round is the classifier's n
 }
 
 // cachedLog is a logarithm made in a round; of another round it is stale.
@@ -138,7 +139,10 @@ func (m *multinomialNB) jointLogLikelihood(f *frame, jll []float64) {
 				sum += c.freshLog(m.alpha)
 			}
 		}
-		jll[class] = log(float64(c.count)/float64(m.n)) + sum
+		if prior := &c.logs.prior; prior.round != m.n {
+			*prior = cachedLog{round: m.n, v: log(float64(c.count) / float64(m.n))}
+		}
+		jll[class] = c.logs.prior.v + sum
 	}
 }
 
@@ -361,7 +365,11 @@ func probabilities(jll []float64) {
 			sum += exp(v - most)
 		}
 	}
-	lse := log1p(sum/ties) + log(ties) + most
+	lse := log1p(sum / ties)
+	if ties > 1 { // the logarithm of 1 adds nothing
+		lse += log(ties)
+	}
+	lse += most
 	for i, v := range jll {
 		jll[i] = exp(v - lse)
 	}

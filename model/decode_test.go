@@ -810,10 +810,10 @@ func mutate(rng *rand.Rand, text string) []byte {
 
 var (
 	attributesSeeds = []string{
-		goodAttributes, `{"x":1,"c":"a"}`, `{"x": 12.75, "c": null}`, `{"x":-2.5e0,"c":null,"e":[1,{"a":true}]}`, `{"c":"\u00e9\ud83d\ude00","x":0.001}`, `{}`, `[]`, `{"x":1,"x":2,"c":7}`, `{"x":1e400,"c":"abcde"}`,
+		goodAttributes, `{"x":1,"c":"a"}`, `{"x": 12.75, "c": null}`, `{"c":"a","x":1}`, `{"x":-2.5e0,"c":null,"e":[1,{"a":true}]}`, `{"c":"\u00e9\ud83d\ude00","x":0.001}`, `{}`, `[]`, `{"x":1,"x":2,"c":7}`, `{"x":1e400,"c":"abcde"}`,
 	}
 	learnSeeds = []string{
-		goodEvent, `{"attributes":{"x":1,"c":"a"},"y":"b"}`, `{"attributes": {"x": -0.50, "c": "a"}, "y": "b", "id": "7"}`, `{"y":"b","id":"7","attributes":{"x":1,"c":null},"e":{"a":[0,"\n"]}}`,
+		goodEvent, `{"attributes":{"x":1,"c":"a"},"y":"b"}`, `{"attributes": {"x": -0.50, "c": "a"}, "y": "b", "id": "7"}`, `{"attributes":{"c":"","x":0.0},"y":"a"}`, `{"y":"b","id":"7","attributes":{"x":1,"c":null},"e":{"a":[0,"\n"]}}`,
 		`[{"attributes":{"x":1,"c":"a"},"y":"b"},{"attributes":{"x":2,"c":"b"},"y":"c","id":"1"}]`, `[]`, `[7,{}]`, `null`,
 	}
 )
@@ -845,6 +845,27 @@ func TestDecoderIsItsTwin(t *testing.T) {
 	t.Log(ways)
 	if len(ways) != 13 || ways["good"] < rounds/50 || ways["duplicate_key"] < rounds/200 {
 		t.Errorf("the mutations hardly test anything: %v", ways)
+	}
+}
+
+// TestPlainIsStrict holds every pair of spellings against the strict reader.
+func TestPlainIsStrict(t *testing.T) {
+	d := NewDecoder(tiny(t))
+	numbers := []string{"0", "-0", "-0.0", "00", "01", "-01", "1.", "1.0", ".5", "-", "", "1.5.2", "1e3", "1E", "-2.5", "-2.51", "1000", "1000.5", "0.0000000000001", "999.99999999999", "999.999999999999", "99999999999999999999", "0.1234567890123456789", "null", "true"}
+	texts := []string{`"a"`, `""`, `"abcd"`, `"abcde"`, `"é"`, `"\u0061"`, "\"\x01\"", "\"\xff\"", `"a`, `"a\`, `a`, "null", "nul", "1"}
+	gaps := []string{"", " ", "  ", "\n"}
+	for _, number := range numbers {
+		for _, text := range texts {
+			for _, gap := range gaps {
+				x, c := `"x":`+gap+number, `"c":`+gap+text
+				for _, pair := range []string{x + "," + gap + c, c + "," + gap + x, x + "," + c + "," + x, x + "," + x, x, x + gap + "," + c, x + "," + c + ",", x + "," + c + `,"e":1`, x + "," + c + `}`} {
+					compareAttributes(t, d, []byte("{"+pair+"}"))
+					for _, end := range []string{`"y":"b"`, `"y":"abcde"`, `"y":` + text, `"y":"b","id":` + text, `"y":"b","id":"7","id":"7"`, `"id":"7"`} {
+						compareLearn(t, d, []byte(`{"attributes":`+gap+"{"+pair+"},"+gap+end+"}"))
+					}
+				}
+			}
+		}
 	}
 }
 

@@ -2,19 +2,20 @@ package model
 
 import "bytes"
 
-// Most input is spelled plainly: the spec's keys in the spec's order, each
-// once, texts without escapes, short decimals, at most one space after a comma
-// or a colon. Such input is read here in a third of the time. For any other
-// these functions say no, and the strict reader, which alone can tell what is
-// wrong, reads it from the same place. Whoever accepts here what that refuses,
-// or reads another value, changes the replicated semantics: a fuzzed test
-// compares the two.
+// Most input is spelled plainly: the spec's keys, each once, and no other,
+// texts without escapes, short decimals, at most one space after a comma or a
+// colon. Such input is read here in a third of the time. For any other these
+// functions say no, and the strict reader, which alone can tell what is wrong,
+// reads it from the same place. To accept here what that refuses, or to read
+// another value, would change the replicated semantics: a fuzzed test compares
+// the two.
 
 // plainKeys are the keys with their colons, as they are mostly spelled.
 type plainKeys struct {
-	inputs            [][]byte // nil: a name needs escapes, nothing is plain
-	attributes, label []byte
-	id                []byte
+	inputs                [][]byte // nil: a name needs escapes, nothing is plain
+	attributes, label, id []byte
+
+	order []int // of the inputs in the last object: the next one's is mostly the same
 }
 
 func newPlainKeys(s *Spec) (k plainKeys) {
@@ -33,7 +34,7 @@ func newPlainKeys(s *Spec) (k plainKeys) {
 		if key == nil {
 			return plainKeys{}
 		}
-		k.inputs = append(k.inputs, key)
+		k.inputs, k.order = append(k.inputs, key), append(k.order, i)
 	}
 	return k
 }
@@ -79,10 +80,16 @@ func (d *Decoder) plainAttributes(p *plainReader, row Row) bool {
 	if !p.byte('{') {
 		return false
 	}
-	for i, key := range d.plain.inputs {
-		if i > 0 && !p.comma() || !p.token(key) {
+	clear(d.seen)
+	for place := range d.plain.order {
+		if place > 0 && !p.comma() {
 			return false
 		}
+		i, known := d.plainKey(p, place)
+		if !known || d.seen[i] {
+			return false
+		}
+		d.seen[i] = true
 		f, v := &d.spec.Inputs[i], &row[i]
 		switch {
 		case f.Nullable && p.null():
@@ -98,6 +105,20 @@ func (d *Decoder) plainAttributes(p *plainReader, row Row) bool {
 		}
 	}
 	return p.byte('}')
+}
+
+// plainKey reads the key of an input.
+func (d *Decoder) plainKey(p *plainReader, place int) (input int, known bool) {
+	if i := d.plain.order[place]; p.token(d.plain.inputs[i]) {
+		return i, true
+	}
+	for i, key := range d.plain.inputs {
+		if p.token(key) {
+			d.plain.order[place] = i
+			return i, true
+		}
+	}
+	return 0, false
 }
 
 // plainReader is at a place in a text. Its functions say whether that is next

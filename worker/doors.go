@@ -146,27 +146,35 @@ func maxRow(s *model.Spec) int {
 }
 
 // withRow answers a request about a row, once the replica is at its sequence.
-func (w *Worker) withRow(req bus.Request, answer func(model.Row)) {
+// answer is a method of the worker's and no closure, which would be allocated
+// for each request.
+func (w *Worker) withRow(req bus.Request, answer func(*Worker, bus.Request, model.Row)) {
 	if n := len(req.Data()); n > w.maxRow {
 		refuse(req, 413, fmt.Sprintf("the body has %d bytes, the most is %d", n, w.maxRow), nil)
 		return
 	}
-	w.at(req, func() {
-		d := w.decoders.Get().(*model.Decoder)
-		defer w.decoders.Put(d)
-		row, err := d.Attributes(req.Data())
-		if err != nil {
-			invalid(req, err)
-			return
-		}
-		answer(row)
-	})
+	if req.Header(headerMinSeq) == "" && req.Header(headerTimeout) == "" {
+		w.row(req, answer)
+		return
+	}
+	w.at(req, func() { w.row(req, answer) })
+}
+
+func (w *Worker) row(req bus.Request, answer func(*Worker, bus.Request, model.Row)) {
+	d := w.decoders.Get().(*model.Decoder)
+	defer w.decoders.Put(d)
+	row, err := d.Attributes(req.Data())
+	if err != nil {
+		invalid(req, err)
+		return
+	}
+	answer(w, req, row)
 }
 
 // predict answers with the label of a row.
-func (w *Worker) predict(req bus.Request) {
-	w.withRow(req, func(row model.Row) { req.Reply(w.prediction(row)) })
-}
+func (w *Worker) predict(req bus.Request) { w.withRow(req, (*Worker).replyPrediction) }
+
+func (w *Worker) replyPrediction(req bus.Request, row model.Row) { req.Reply(w.prediction(row)) }
 
 // prediction is the reply to a prediction.
 func (w *Worker) prediction(row model.Row) []byte {
@@ -174,10 +182,11 @@ func (w *Worker) prediction(row model.Row) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.model.Predict(row)
-	reply := append(make([]byte, 0, 256), w.labelKey...)
+	tail := r.replyTail()
+	reply := append(make([]byte, 0, len(w.labelKey)+len(tail)+64), w.labelKey...)
 	reply = append(r.appendLabel(reply, p), `,"predicted":`...)
 	reply = strconv.AppendInt(reply, w.predicted.add(), 10)
-	return append(reply, r.replyTail()...)
+	return append(reply, tail...)
 }
 
 // explanation is the reply to an explain request. Log-likelihoods are in
@@ -200,17 +209,17 @@ type contribution struct {
 
 // explain answers like predict, with the probabilities and what each feature
 // added to each class's log-likelihood.
-func (w *Worker) explain(req bus.Request) {
-	w.withRow(req, func(row model.Row) {
-		e := w.explanation(row)
-		data, err := json.Marshal(e)
-		if err != nil { // a number that is not finite
-			w.respond(req, e) // says so
-			return
-		}
-		reply := append(append([]byte(nil), w.labelKey...), e.label...)
-		req.Reply(append(append(reply, ','), data[1:]...))
-	})
+func (w *Worker) explain(req bus.Request) { w.withRow(req, (*Worker).replyExplanation) }
+
+func (w *Worker) replyExplanation(req bus.Request, row model.Row) {
+	e := w.explanation(row)
+	data, err := json.Marshal(e)
+	if err != nil { // a number that is not finite
+		w.respond(req, e) // says so
+		return
+	}
+	reply := append(append([]byte(nil), w.labelKey...), e.label...)
+	req.Reply(append(append(reply, ','), data[1:]...))
 }
 
 func (w *Worker) explanation(row model.Row) explanation {
