@@ -147,6 +147,7 @@ type Worker struct {
 		service bus.Service // the model's, nil when not joined
 		closed  bool        // the worker stops: nobody joins any more
 	}
+	outside outside // requests that come by other doors
 }
 
 // New makes a worker. It returns an error if its spec does not compile.
@@ -487,6 +488,7 @@ func (w *Worker) join() error {
 	}
 	w.door.service = service
 	w.lagging.Store(false)
+	w.outside.admit(true)
 	w.setState(Ready)
 	return nil
 }
@@ -502,10 +504,14 @@ func (w *Worker) leave() {
 		return
 	}
 	defer w.giveUp()
+	w.outside.admit(false)
 	stop := func(within time.Duration) error {
 		ctx, cancel := context.WithTimeout(context.Background(), within)
 		defer cancel()
-		return service.Stop(ctx)
+		if err := service.Stop(ctx); err != nil {
+			return err
+		}
+		return w.outside.drain(ctx)
 	}
 	if stop(drainTimeout) == nil {
 		return
