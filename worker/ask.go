@@ -173,3 +173,7 @@ func (w *Worker) Name() string { return w.cfg.Name }
 
 // Spec is the model's that the worker serves.
 func (w *Worker) Spec() *model.Spec { return w.cfg.Spec }
+
+// Fleet are the live replicas of the same log that this one knows of, itself
+// included; nil while that is not known.
+func (w *Worker) Fleet() []Heartbeat { return w.peers() }

@@ -148,6 +148,7 @@ type Worker struct {
 		closed  bool        // the worker stops: nobody joins any more
 	}
 	outside outside // requests that come by other doors
+	traffic Traffic // what came over NATS
 }
 
 // New makes a worker. It returns an error if its spec does not compile.
