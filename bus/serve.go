@@ -32,6 +32,9 @@ type Endpoint struct {
 	// Handler is called with one request at a time, and must not wait. It may
 	// answer later, from any goroutine; every request must be answered.
 	Handler func(Request)
+	// Answered, if set, is told of each answer: an error's code or 0, and how
+	// long it took since the request was taken.
+	Answered func(code int, took time.Duration)
 }
 
 // Request is a request that was accepted. It is answered once; later answers
@@ -61,6 +64,8 @@ type Service interface {
 type request struct {
 	msg      micro.Request
 	service  *service
+	endpoint *Endpoint
+	began    time.Time
 	answered atomic.Bool
 	failure  atomic.Pointer[failure] // an error on its way
 	returned atomic.Bool             // the handler has
@@ -79,6 +84,7 @@ func (r *request) Header(name string) string { return r.msg.Headers().Get(name) 
 func (r *request) Reply(body []byte) {
 	if !r.answered.Swap(true) {
 		r.send(nil, body)
+		r.told(0)
 	}
 }
 
@@ -86,9 +92,16 @@ func (r *request) Error(code int, description string, body []byte) {
 	if r.answered.Swap(true) {
 		return
 	}
+	r.told(code)
 	r.failure.Store(&failure{strconv.Itoa(code), description, body})
 	if r.returned.Load() {
 		r.fail(false)
+	}
+}
+
+func (r *request) told(code int) {
+	if r.endpoint.Answered != nil {
+		r.endpoint.Answered(code, time.Since(r.began))
 	}
 }
 
@@ -198,7 +211,7 @@ func Serve(conn *Conn, config ServiceConfig) (_ Service, err error) {
 			s.inFlight.Add(1)
 			waiting := conn.backlog.begin()
 			defer conn.backlog.end()
-			r := &request{msg: msg, service: s}
+			r := &request{msg: msg, service: s, endpoint: &e, began: time.Now()}
 			if waiting > maxBacklog {
 				description := fmt.Sprintf("overloaded: %d requests wait for this worker; try again", waiting)
 				r.Error(503, description, ErrorBody(503, description, nil))

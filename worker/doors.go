@@ -22,7 +22,7 @@ const (
 func (w *Worker) modelService() bus.ServiceConfig {
 	name := w.cfg.Spec.Name
 	endpoint := func(verb string, handler func(bus.Request)) bus.Endpoint {
-		return bus.Endpoint{Name: verb, Subject: name + "." + verb, Queue: "lockstep", Handler: handler}
+		return bus.Endpoint{Name: verb, Subject: name + "." + verb, Queue: "lockstep", Handler: handler, Answered: w.observer(verb)}
 	}
 	return bus.ServiceConfig{
 		Name: name, Version: w.cfg.Version, Description: "predicts and learns " + w.cfg.Spec.Label.Name, Metadata: w.metadata(),
@@ -39,7 +39,7 @@ func (w *Worker) statusService() bus.ServiceConfig {
 	name := w.cfg.Spec.Name
 	return bus.ServiceConfig{
 		Name: name + "-replica", Version: w.cfg.Version, Description: "one replica of " + name, Metadata: w.metadata(),
-		Endpoints: []bus.Endpoint{{Name: "status", Subject: name + ".status", Handler: w.status}},
+		Endpoints: []bus.Endpoint{{Name: "status", Subject: name + ".status", Handler: w.status, Answered: w.observer("status")}},
 	}
 }
 

@@ -18,6 +18,7 @@ type JoinConfig struct {
 	Replicas int // of the streams that are made; 0 is 1
 	Logger   *slog.Logger
 	OnState  func(State)
+	Attach   func(*Worker)                   // if set, is given the worker once it is made, before it runs
 	Tamper   func(*model.Model) *model.Model // see Config
 }
 
@@ -44,6 +45,9 @@ func Serve(ctx context.Context, config JoinConfig) error {
 	}
 	if err != nil {
 		return err
+	}
+	if config.Attach != nil {
+		config.Attach(w)
 	}
 	return w.Run(ctx)
 }

@@ -147,6 +147,8 @@ type Worker struct {
 		service bus.Service // the model's, nil when not joined
 		closed  bool        // the worker stops: nobody joins any more
 	}
+	outside outside // requests that come by other doors
+	traffic Traffic // what came over NATS
 }
 
 // New makes a worker. It returns an error if its spec does not compile.
@@ -494,6 +496,7 @@ func (w *Worker) join() error {
 	if log, _ := w.replica.differed(); log > 0 {
 		w.advise("replaced", fmt.Sprintf("from sequence %d on the log holds other messages than this replica had applied: those are learned now, and what stood there is gone", log))
 	}
+	w.outside.admit(true)
 	w.setState(Ready)
 	return nil
 }
@@ -509,10 +512,14 @@ func (w *Worker) leave() {
 		return
 	}
 	defer w.giveUp()
+	w.outside.admit(false)
 	stop := func(within time.Duration) error {
 		ctx, cancel := context.WithTimeout(context.Background(), within)
 		defer cancel()
-		return service.Stop(ctx)
+		if err := service.Stop(ctx); err != nil {
+			return err
+		}
+		return w.outside.drain(ctx)
 	}
 	if stop(drainTimeout) == nil {
 		return

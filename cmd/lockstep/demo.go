@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/adrg/xdg"
@@ -22,6 +23,7 @@ import (
 	"lockstep/bus/broker"
 	"lockstep/model"
 	"lockstep/worker"
+	"lockstep/worker/web"
 )
 
 // penguins is the Palmer penguins data in a shuffled order: sorted by species,
@@ -31,12 +33,15 @@ import (
 //go:embed penguins.csv
 var penguins string
 
-const defaultPort = 4222
+const (
+	defaultPort = 4222
+	defaultHTTP = "127.0.0.1:8080"
+)
 
 type demoOptions struct {
 	workers int
 	port    int
-	http    string
+	http    httpDoor
 	store   string
 	fresh   bool
 	once    bool
@@ -63,7 +68,7 @@ What was learned is kept in --store and is there again at the next start.`,
 	f := cmd.Flags()
 	f.IntVar(&o.workers, "workers", 3, "how many workers")
 	f.IntVar(&o.port, "port", defaultPort, "the server's port on 127.0.0.1, 0 for a free one")
-	f.StringVar(&o.http, "http", "", "address of the HTTP door (accepted, and not served yet)")
+	o.http.addFlags(cmd, defaultHTTP, "address of the first worker's HTTP door; with --once none unless given; empty: none")
 	f.StringVar(&o.store, "store", "", "directory of the log (default "+defaultStoreHelp()+"; with --once a temporary one)")
 	f.BoolVar(&o.fresh, "fresh", false, "delete what the store holds first")
 	f.BoolVar(&o.once, "once", false, "end after the teaching: exit code 0 if all replicas are identical and all is learned")
@@ -93,9 +98,6 @@ func (o *demoOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer done()
-	if o.http != "" {
-		fmt.Fprintln(cmd.ErrOrStderr(), "The HTTP door is not built yet: --http has no effect.")
-	}
 	d := &demo{options: o, out: cmd.OutOrStdout()}
 	if o.json {
 		d.out = io.Discard
@@ -105,7 +107,30 @@ func (o *demoOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer server.Shutdown()
+	if d.door, err = d.openDoor(cmd); err != nil {
+		return err
+	}
 	return d.run(cmd, server.ClientURL())
+}
+
+// openDoor opens the HTTP door, on a free port if the usual one is taken.
+func (d *demo) openDoor(cmd *cobra.Command) (*web.Server, error) {
+	h := d.options.http
+	chosen := cmd.Flags().Changed("http")
+	if d.options.once && !chosen {
+		return nil, nil
+	}
+	door, err := h.open(demoLogger(cmd.ErrOrStderr()))
+	if errors.Is(err, syscall.EADDRINUSE) && !chosen {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s is taken, so the HTTP door takes a free port.\n", h.addr)
+		h.addr = "127.0.0.1:0"
+		door, err = h.open(demoLogger(cmd.ErrOrStderr()))
+	}
+	return door, err
+}
+
+func demoLogger(out io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 // prepareStore finds the store's directory, and empties it with --fresh.
@@ -135,7 +160,8 @@ type demo struct {
 	spec    *model.Spec
 	url     string
 	conn    *bus.Conn
-	taught  uint64 // the sequence of the last penguin taught
+	door    *web.Server // the first worker's, or nil
+	taught  uint64      // the sequence of the last penguin taught
 }
 
 func (d *demo) startServer(cmd *cobra.Command) (*broker.Server, error) {
@@ -160,6 +186,9 @@ func (d *demo) startServer(cmd *cobra.Command) (*broker.Server, error) {
 func (d *demo) run(cmd *cobra.Command, url string) (err error) {
 	d.url, d.spec = url, model.DefaultSpec()
 	fmt.Fprintf(d.out, "nats-server on %s, its log in %s\n", url, d.options.store)
+	if d.door != nil {
+		fmt.Fprintf(d.out, "page, HTTP and metrics on %s\n", d.door.URL())
+	}
 	if d.conn, err = bus.Connect(cmd.Context(), bus.ConnectConfig{Server: url, Name: "lockstep demo", Bare: true}); err != nil {
 		return err
 	}
@@ -235,15 +264,19 @@ func (d *demo) startWorkers(ctx context.Context, errOut io.Writer) (*fleet, erro
 		var once sync.Once
 		config := worker.JoinConfig{
 			Connect: bus.ConnectConfig{Server: d.url, Bare: true}, Name: fmt.Sprintf("demo-%d", i+1), Version: programVersion(), Spec: d.spec,
-			Logger: slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn})),
+			Logger: demoLogger(errOut),
 			OnState: func(s worker.State) {
 				if s == worker.Ready {
 					once.Do(func() { ready <- struct{}{} })
 				}
 			},
 		}
+		serve := worker.Serve
+		if i == 0 && d.door != nil {
+			serve = func(ctx context.Context, config worker.JoinConfig) error { return web.Serve(ctx, config, d.door) }
+		}
 		f.running.Go(func() {
-			if err := worker.Serve(ctx, config); err != nil && ctx.Err() == nil {
+			if err := serve(ctx, config); err != nil && ctx.Err() == nil {
 				f.failed <- fmt.Errorf("worker %s: %w", config.Name, err)
 			}
 		})

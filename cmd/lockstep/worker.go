@@ -12,6 +12,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/worker"
+	"lockstep/worker/web"
 )
 
 // replicaName is what a worker may be called: it is a token of subjects.
@@ -19,6 +20,7 @@ var replicaName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 func workerCommand() *cobra.Command {
 	var c connection
+	var h httpDoor
 	var name, spec string
 	var replicas int
 	cmd := &cobra.Command{
@@ -30,7 +32,9 @@ its log. A worker without a server waits for one. On SIGTERM or SIGINT it answer
 what it has accepted, and leaves.`,
 		Example: `  lockstep worker                                   # the server on this machine
   lockstep worker -s nats://a:4222,nats://b:4222 --creds worker.creds --name blue-1
-  lockstep worker --spec my-model.yaml --context prod --replicas 3`,
+  lockstep worker --spec my-model.yaml --context prod --replicas 3
+  lockstep worker --http :8080                      # HTTP on 127.0.0.1 too: a page, predict, learn, metrics
+  lockstep worker --http 0.0.0.0:8443 --http-token @token --http-tlscert cert.pem --http-tlskey key.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := loadSpec(spec)
@@ -50,13 +54,22 @@ what it has accepted, and leaves.`,
 			config := c.config
 			config.Wait = true
 			config.Notice = func(text string) { log.Info(text, "replica", name) }
-			return worker.Serve(cmd.Context(), worker.JoinConfig{
+			join := worker.JoinConfig{
 				Connect: config, Name: name, Version: programVersion(), Spec: s, Replicas: replicas, Logger: log,
-			})
+			}
+			door, err := h.open(log.With("replica", name))
+			if err != nil {
+				return err
+			}
+			if door == nil {
+				return worker.Serve(cmd.Context(), join)
+			}
+			return web.Serve(cmd.Context(), join, door)
 		},
 	}
 	c.addFlags(cmd)
 	addSpecFlag(cmd, &spec)
+	h.addFlags(cmd, "", "address of the HTTP door, host:port; :8080 is 127.0.0.1:8080 (default: none)")
 	cmd.Flags().StringVar(&name, "name", "", "the replica's name, unique in the fleet (default: the host's and a random part)")
 	cmd.Flags().IntVar(&replicas, "replicas", 1, "JetStream replicas of the streams, if this worker makes them: 3 in a cluster")
 	return cmd

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"cmp"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"lockstep/worker/web"
+)
+
+// httpDoor is where and how a worker speaks HTTP.
+type httpDoor struct{ addr, token, cert, key string }
+
+func (h *httpDoor) addFlags(cmd *cobra.Command, addr, help string) {
+	f := cmd.Flags()
+	f.StringVar(&h.addr, "http", addr, help)
+	f.StringVar(&h.token, "http-token", "", "what HTTP requests must carry as Authorization: Bearer; @FILE reads it (LOCKSTEP_HTTP_TOKEN)")
+	f.StringVar(&h.cert, "http-tlscert", "", "the HTTP door's certificate, PEM")
+	f.StringVar(&h.key, "http-tlskey", "", "and its key")
+}
+
+// open makes the door and takes its address; nil if there is none.
+func (h *httpDoor) open(log *slog.Logger) (*web.Server, error) {
+	if h.addr == "" {
+		if h.token != "" || h.cert != "" || h.key != "" {
+			return nil, usage("--http-token, --http-tlscert and --http-tlskey go with --http")
+		}
+		return nil, nil
+	}
+	token := cmp.Or(h.token, os.Getenv("LOCKSTEP_HTTP_TOKEN"))
+	if file, ok := strings.CutPrefix(token, "@"); ok {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, usage("--http-token: %w", err)
+		}
+		if token = strings.TrimSpace(string(data)); token == "" {
+			return nil, usage("--http-token: %s is empty", file)
+		}
+	}
+	if (h.cert == "") != (h.key == "") {
+		return nil, usage("--http-tlscert and --http-tlskey go together")
+	}
+	door, err := web.New(web.Config{Addr: h.addr, Token: token, TLSCert: h.cert, TLSKey: h.key, Version: programVersion(), Logger: log})
+	if err != nil {
+		return nil, usage("--http: %w", err)
+	}
+	if err := door.Listen(); err != nil {
+		return nil, &exitError{exitFailed, err}
+	}
+	return door, nil
+}

@@ -1,0 +1,285 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lockstep/worker"
+)
+
+// Headers of answers. Those of requests are as over NATS, but for the name
+// that HTTP has for a request's id.
+const (
+	headerSeq       = "Lockstep-Seq"
+	headerReceipt   = "Lockstep-Receipt"
+	headerDuplicate = "Lockstep-Duplicate"
+	headerID        = "Idempotency-Key"
+)
+
+// Limits of bodies.
+const (
+	maxBody   = 8 << 20   // bytes of one
+	maxBodies = 128 << 20 // of all that are in memory at once
+	firstRead = 4 << 10
+)
+
+// predict answers with the label of a row, or of each row of an array or of
+// lines.
+func (s *Server) predict(served *served, w http.ResponseWriter, r *http.Request) int {
+	return s.body(w, r, func(b *body) int { return s.lines(served, w, r, "predict") }, func(b *body) int {
+		if first(b.data) == '[' {
+			return s.rows(served, w, r, b)
+		}
+		answer, err := s.ask(served, r, "predict", b)
+		if err != nil {
+			return s.gone(err)
+		}
+		if answer.Code != 0 {
+			return s.refused(served, w, r, "predict", b.data, answer)
+		}
+		return s.predicted(w, answer.Body)
+	})
+}
+
+// predicted sends a prediction: the body is the original app's, the rest
+// comes as headers.
+func (s *Server) predicted(w http.ResponseWriter, reply []byte) int {
+	p := cut(reply)
+	h := w.Header()
+	h[headerSeq], h[headerReceipt] = []string{p.seq}, []string{p.receipt}
+	return send(w, http.StatusOK, p.body)
+}
+
+// prediction is the reply to a predict request, taken apart.
+type prediction struct {
+	body         []byte
+	seq, receipt string
+}
+
+// cut takes a prediction apart: the worker ends each with its sequence and
+// receipt, which hold no quotes.
+func cut(reply []byte) prediction {
+	const seq, receipt = `,"seq":`, `,"receipt":"`
+	i, j := bytes.LastIndex(reply, []byte(seq)), bytes.LastIndex(reply, []byte(receipt))
+	if i < 0 || j < i {
+		return prediction{body: reply}
+	}
+	p := prediction{seq: string(reply[i+len(seq) : j]), receipt: string(reply[j+len(receipt) : len(reply)-len(`"}`)])}
+	reply[i] = '}' // the reply is the caller's own
+	p.body = reply[:i+1]
+	return p
+}
+
+// learnt is a teach's reply, as worker writes it.
+type learnt struct {
+	Seq       uint64          `json:"seq"`
+	Duplicate bool            `json:"duplicate"`
+	Status    string          `json:"status"`
+	Predicted int64           `json:"predicted"`
+	Learned   uint64          `json:"learned"`
+	Receipt   string          `json:"receipt"`
+	Results   json.RawMessage `json:"results"`
+}
+
+// lesson is the reply to a learn request: the original app's, and what the
+// fold said of each event of a batch.
+type lesson struct {
+	Status    string          `json:"status"`
+	Predicted int64           `json:"predicted"`
+	Learned   uint64          `json:"learned"`
+	Results   json.RawMessage `json:"results,omitempty"`
+}
+
+// learn teaches an event, an array of them, or lines of either.
+func (s *Server) learn(served *served, w http.ResponseWriter, r *http.Request) int {
+	return s.body(w, r, func(b *body) int { return s.lines(served, w, r, "teach") }, func(b *body) int {
+		answer, err := s.ask(served, r, "teach", b)
+		if err != nil {
+			return s.gone(err)
+		}
+		if answer.Code != 0 {
+			return s.refused(served, w, r, "teach", b.data, answer)
+		}
+		var l learnt
+		if err := json.Unmarshal(answer.Body, &l); err != nil {
+			return refuse(w, http.StatusInternalServerError, err.Error())
+		}
+		h := w.Header()
+		h[headerSeq], h[headerReceipt] = []string{strconv.FormatUint(l.Seq, 10)}, []string{l.Receipt}
+		if l.Duplicate {
+			h.Set(headerDuplicate, "true")
+		}
+		return sendValue(w, http.StatusOK, lesson{l.Status, l.Predicted, l.Learned, l.Results})
+	})
+}
+
+// explain answers like predict, with probabilities and why.
+func (s *Server) explain(served *served, w http.ResponseWriter, r *http.Request) int {
+	return s.body(w, r, nil, func(b *body) int {
+		answer, err := s.ask(served, r, "explain", b)
+		if err != nil {
+			return s.gone(err)
+		}
+		if answer.Code != 0 {
+			return s.refused(served, w, r, "explain", b.data, answer)
+		}
+		return send(w, http.StatusOK, answer.Body)
+	})
+}
+
+// status is what this replica says of itself, and of the fleet it sees.
+func (s *Server) status(served *served, w http.ResponseWriter, _ *http.Request) int {
+	fleet := served.Fleet()
+	if fleet == nil {
+		fleet = []worker.Heartbeat{}
+	}
+	return sendValue(w, http.StatusOK, struct {
+		worker.Status
+		Fleet []worker.Heartbeat `json:"fleet"`
+	}{served.Status(), fleet})
+}
+
+// ask puts a question to the worker, whose handlers are those of every door.
+// What they refuse because a number came as a text or a boolean is asked once
+// more with the number that pydantic would take it for.
+func (s *Server) ask(served *served, r *http.Request, verb string, b *body) (worker.Answer, error) {
+	b.asked = true
+	q := worker.Question{Verb: verb, Data: b.data, Header: func(name string) string { return header(r, name) }}
+	answer, err := served.Ask(r.Context(), q)
+	if err == nil && answer.Code == http.StatusUnprocessableEntity && bytes.Contains(answer.Body, []byte(`"float_type"`)) {
+		if data, changed := lax(served.Spec(), verb, b.data); changed {
+			q.Data = data
+			answer, err = served.Ask(r.Context(), q)
+		}
+	}
+	b.asked = err != nil // a worker that has not answered may still read
+	return answer, err
+}
+
+// header is a request's header by the name that it has over NATS.
+func header(r *http.Request, name string) string {
+	if name == "Nats-Msg-Id" {
+		if id := r.Header.Get(headerID); id != "" {
+			return id
+		}
+	}
+	return r.Header.Get(name)
+}
+
+// gone ends a request whose client went away before its answer.
+func (s *Server) gone(error) int { return http.StatusRequestTimeout }
+
+// body is a request's.
+type body struct {
+	data  []byte
+	asked bool // a worker may still read it
+}
+
+var bodies = sync.Pool{New: func() any { return &body{data: make([]byte, 0, firstRead)} }}
+
+// inMemory is how many bytes of bodies there are at present.
+var inMemory atomic.Int64
+
+// body reads a request's body, and has it answered: streamed if it is lines
+// and that is not nil, else as a whole.
+func (s *Server) body(w http.ResponseWriter, r *http.Request, streamed, whole func(*body) int) int {
+	switch kind(r) {
+	case "json":
+	case "lines":
+		if streamed != nil {
+			return streamed(nil)
+		}
+		fallthrough
+	default:
+		return refuse(w, http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type is %q: send application/json, or application/x-ndjson where lines are taken", r.Header.Get("Content-Type")))
+	}
+	b := bodies.Get().(*body)
+	size, code := s.read(w, r, b)
+	defer func() {
+		inMemory.Add(-size)
+		if !b.asked && cap(b.data) <= 64<<10 {
+			b.data = b.data[:0]
+			bodies.Put(b)
+		}
+	}()
+	if code != 0 {
+		return code
+	}
+	return whole(b)
+}
+
+// kind is what a request says that its body is: json, lines or neither.
+func kind(r *http.Request) string {
+	given := r.Header.Get("Content-Type")
+	if given == "application/json" {
+		return "json"
+	}
+	media, _, err := mime.ParseMediaType(given)
+	switch {
+	case err != nil:
+	case media == "application/json" || len(media) > 17 && media[:12] == "application/" && media[len(media)-5:] == "+json":
+		return "json"
+	case media == "application/x-ndjson" || media == "application/jsonl" || media == "application/jsonlines" || media == "application/x-jsonlines":
+		return "lines"
+	}
+	return ""
+}
+
+// read reads a body; code is 0 unless it was refused. size is what it keeps
+// in memory, to be given back.
+func (s *Server) read(w http.ResponseWriter, r *http.Request, b *body) (size int64, code int) {
+	control := http.NewResponseController(w)
+	refused := func(code int, reason string) (int64, int) {
+		w.Header().Set("Connection", "close") // the rest of it is not read
+		return size, refuse(w, code, reason)
+	}
+	if r.ContentLength > maxBody {
+		return refused(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has %d bytes, the most is %d", r.ContentLength, maxBody))
+	}
+	control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	for {
+		if len(b.data) == cap(b.data) {
+			grown := max(2*cap(b.data), min(int(r.ContentLength)+1, 64<<10))
+			b.data = append(make([]byte, 0, grown), b.data...)
+		}
+		if more := int64(cap(b.data)) - size; more > 0 {
+			size += more
+			if inMemory.Add(more) > maxBodies {
+				return refused(http.StatusServiceUnavailable, "overloaded: the bodies of the requests in flight take too much memory; try again")
+			}
+		}
+		n, err := r.Body.Read(b.data[len(b.data):cap(b.data)])
+		b.data = b.data[:len(b.data)+n]
+		switch {
+		case len(b.data) > maxBody:
+			return refused(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has more than %d bytes", maxBody))
+		case errors.Is(err, io.EOF):
+			control.SetReadDeadline(time.Time{})
+			return size, 0
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return refused(http.StatusRequestTimeout, fmt.Sprintf("the body did not come within %s", bodyTimeout))
+		case err != nil:
+			return refused(http.StatusBadRequest, "There was an error parsing the body")
+		}
+	}
+}
+
+// first is the first byte of a text that is no white space, 0 if there is none.
+func first(data []byte) byte {
+	for _, b := range data {
+		if b != ' ' && b != '\t' && b != '\n' && b != '\r' {
+			return b
+		}
+	}
+	return 0
+}
