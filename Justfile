@@ -34,6 +34,18 @@ sim SEEDS="1000" *ARGS:
 torture SECONDS="120" JSON="":
     LOCKSTEP_TORTURE={{SECONDS}}s LOCKSTEP_JSON={{JSON}} go test -tags e2e -timeout 0 -run 'TestTorture$' -v ./cmd/lockstep {{if JSON == "" {""} else {"| grep '^{'"}}}
 
+# a cluster under load: its servers and then its workers replaced one by one
+rolling:
+    go test -tags e2e -timeout 10m -run 'TestRollingRestart$' -v ./cmd/lockstep
+
+# the program for six platforms, with manual pages, completions and checksums, in dist: just release 1.2.3
+release VERSION *ARGS:
+    go run .ci/release.go {{ARGS}} {{VERSION}}
+
+# what deploy holds, checked by the types and tools of those who read it
+deploy:
+    .ci/deploy
+
 # format, vet, and the linters
 lint:
     gofmt -l -w cmd bus deploy model worker

@@ -65,6 +65,8 @@ func newCluster(t *testing.T) *cluster {
 server_name: %s
 listen: "127.0.0.1:%d"
 http: "127.0.0.1:%d"
+lame_duck_duration: 30s # the least; a server without clients ends after the grace
+lame_duck_grace_period: 2s
 jetstream { store_dir: %q, sync_interval: always, max_file_store: 20GB }
 cluster { name: torture, listen: "127.0.0.1:%d", advertise: "127.0.0.1:1", no_advertise: true, routes: [%s] }
 `, n.name, n.client, n.http, filepath.Join(n.dir, "store"), n.route, strings.Join(routes, ", "))

@@ -294,6 +294,15 @@ func (c *campaign) heal(t *testing.T, kind string) {
 }
 
 func (c *campaign) startClients(ctx context.Context, t *testing.T) {
+	c.startPublishers(ctx, t)
+	for _, n := range c.nodes { // whoever hangs on a server that is well gets answers
+		c.foretell(ctx, connectTo(t, n.url()), c.predicting)
+	}
+	c.foretell(ctx, connectTo(t, c.urls()), c.roaming)
+}
+
+// startPublishers has clients teach, and append to the log.
+func (c *campaign) startPublishers(ctx context.Context, t *testing.T) {
 	for range tortureTeachers {
 		nc := connectTo(t, c.urls())
 		c.publish(ctx, "teach", func(ctx context.Context, id string, row []byte) (a lessonAnswer, again bool, err error) {
@@ -323,10 +332,6 @@ func (c *campaign) startClients(ctx context.Context, t *testing.T) {
 			return lessonAnswer{Seq: ack.Sequence}, false, nil
 		})
 	}
-	for _, n := range c.nodes { // whoever hangs on a server that is well gets answers
-		c.foretell(ctx, connectTo(t, n.url()), c.predicting)
-	}
-	c.foretell(ctx, connectTo(t, c.urls()), c.roaming)
 }
 
 // publish has a client publish events, each under one id until it is

@@ -11,8 +11,8 @@ import (
 	"lockstep/model"
 )
 
-// version is set by release builds with -ldflags "-X main.version=…".
-var version = ""
+// These are set by release builds, with -ldflags "-X main.version=…".
+var version, revision = "", ""
 
 // programVersion is the release's, or what the Go tool stamped, or 0.0.0-dev.
 func programVersion() string {
@@ -23,6 +23,26 @@ func programVersion() string {
 		return info.Main.Version[1:]
 	}
 	return "0.0.0-dev"
+}
+
+// programRevision is the commit that the program was built from, "" if nobody
+// knows. Changes that were in no commit are named.
+func programRevision() string {
+	if revision != "" {
+		return revision
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	settings := map[string]string{}
+	for _, s := range info.Settings {
+		settings[s.Key] = s.Value
+	}
+	if settings["vcs.revision"] != "" && settings["vcs.modified"] == "true" {
+		return settings["vcs.revision"] + " and changes"
+	}
+	return settings["vcs.revision"]
 }
 
 func versionCommand() *cobra.Command {
@@ -36,15 +56,20 @@ func versionCommand() *cobra.Command {
 			contract := model.DefaultSpec().Contract()
 			v := struct {
 				Version  string `json:"version"`
+				Revision string `json:"revision,omitempty"`
 				Encoding string `json:"encoding"`
 				Contract string `json:"contract"`
 				Go       string `json:"go"`
 				Platform string `json:"platform"`
-			}{programVersion(), model.Encoding, fmt.Sprintf("%x", contract), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			}{programVersion(), programRevision(), model.Encoding, fmt.Sprintf("%x", contract), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "lockstep %s (%s, %s)\nstate encoding  %s\ndefault spec    penguins, contract %.16s\n", v.Version, v.Go, v.Platform, v.Encoding, v.Contract)
+			from := v.Revision
+			if from == "" {
+				from = "unknown"
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "lockstep %s (%s, %s)\nrevision        %s\nstate encoding  %s\ndefault spec    penguins, contract %.16s\n", v.Version, v.Go, v.Platform, from, v.Encoding, v.Contract)
 			return nil
 		},
 	}
