@@ -352,12 +352,12 @@ func (w *Worker) incarnation(ctx context.Context) (incarnation string, known boo
 // jump goes on past a hole from a snapshot behind it, of the same log, or
 // returns the hole.
 func (w *Worker) jump(ctx context.Context, gap *bus.GapError) error {
+	w.parking.close()
+	w.leave()
 	first, last, err := w.end(ctx)
 	if err != nil || w.cfg.Checkpoints == nil {
 		return errors.Join(gap, err)
 	}
-	w.parking.close()
-	w.leave()
 	applied := w.replica.position().Applied
 	if w.restore(ctx, w.replica.incarnation(), max(first, gap.Got), last, math.MaxUint64) {
 		if applied > 0 {
