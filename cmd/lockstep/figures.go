@@ -318,23 +318,23 @@ func rawRead(ctx context.Context, url string, log *bus.Log) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	messages := make(chan *nats.Msg, 4000)
+	messages := make(chan *nats.Msg, 4*bus.TailBatch)
 	inbox := nc.NewInbox()
 	if _, err := nc.ChanSubscribe(inbox, messages); err != nil {
 		return 0, err
 	}
-	request, err := json.Marshal(map[string]any{"batch": 1000, "expires": 30 * time.Second})
+	request, err := json.Marshal(map[string]any{"batch": bus.TailBatch, "expires": 30 * time.Second})
 	if err != nil {
 		return 0, err
 	}
 	next := "$JS.API.CONSUMER.MSG.NEXT.PENGUINS." + consumer.CachedInfo().Name
 	asked := 0
 	for n := uint64(0); n < last; {
-		if asked <= 500 {
+		if asked <= bus.TailBatch/2 {
 			if err := nc.PublishRequest(next, inbox, request); err != nil {
 				return 0, err
 			}
-			asked += 1000
+			asked += bus.TailBatch
 		}
 		select {
 		case msg := <-messages:
