@@ -13,29 +13,39 @@ import (
 // Blobs is a store of large immutable objects: a JetStream object store. No
 // two may write one name: concurrent puts corrupt it.
 type Blobs struct {
-	conn  *Conn
-	store jetstream.ObjectStore
+	conn   *Conn
+	store  jetstream.ObjectStore
+	prefix string // of the store's subjects
 }
 
 // blobTimeout bounds the transfer of one object.
 const blobTimeout = 20 * time.Second
 
+// blobsStream is the store's stream, as object stores are laid out (ADR-20).
+func blobsStream(bucket, description string, replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: "OBJ_" + bucket, Description: description, Subjects: []string{"$O." + bucket + ".C.>", "$O." + bucket + ".M.>"},
+		Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew, AllowRollup: true, AllowDirect: true, Replicas: replicas,
+	}
+}
+
 // OpenBlobs binds a store, and makes it if there is none.
 func OpenBlobs(ctx context.Context, conn *Conn, bucket, description string, replicas int) (*Blobs, error) {
-	return openBlobs(ctx, conn, bucket, func(ctx context.Context, js jetstream.JetStream) (jetstream.ObjectStore, error) {
-		return js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: bucket, Description: description, Replicas: max(replicas, 1)})
+	wanted := blobsStream(bucket, description, replicas)
+	return bindBlobs(ctx, conn, bucket, func(ctx context.Context, js jetstream.JetStream) error {
+		_, err := bindOrCreate(ctx, conn, js, wanted)
+		return err
 	})
 }
 
 // BindBlobs binds a store, or returns ErrNoBoard.
 func BindBlobs(ctx context.Context, conn *Conn, bucket string) (*Blobs, error) {
-	return openBlobs(ctx, conn, bucket, func(context.Context, jetstream.JetStream) (jetstream.ObjectStore, error) {
-		return nil, ErrNoBoard
-	})
+	return bindBlobs(ctx, conn, bucket, func(context.Context, jetstream.JetStream) error { return ErrNoBoard })
 }
 
-func openBlobs(ctx context.Context, conn *Conn, bucket string, create func(context.Context, jetstream.JetStream) (jetstream.ObjectStore, error)) (*Blobs, error) {
-	b := &Blobs{conn: conn}
+// bindBlobs binds a store. Where there is none it calls create first.
+func bindBlobs(ctx context.Context, conn *Conn, bucket string, create func(context.Context, jetstream.JetStream) error) (*Blobs, error) {
+	b := &Blobs{conn: conn, prefix: "$O." + bucket + "."}
 	js, err := conn.jetStream()
 	if err != nil {
 		return nil, err
@@ -43,7 +53,10 @@ func openBlobs(ctx context.Context, conn *Conn, bucket string, create func(conte
 	err = createOnce(ctx, conn, func(ctx context.Context) error {
 		b.store, err = js.ObjectStore(ctx, bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
-			b.store, err = create(ctx, js)
+			if err := create(ctx, js); err != nil {
+				return err
+			}
+			b.store, err = js.ObjectStore(ctx, bucket)
 		}
 		return err
 	})
@@ -55,10 +68,15 @@ func openBlobs(ctx context.Context, conn *Conn, bucket string, create func(conte
 
 // Put stores an object.
 func (b *Blobs) Put(ctx context.Context, name string, data []byte) error {
-	return b.conn.do(ctx, b.conn.api, blobTimeout, func(ctx context.Context) error {
+	return b.write(ctx, blobTimeout, func(ctx context.Context) error {
 		_, err := b.store.PutBytes(ctx, name, data)
 		return err
 	})
+}
+
+// write runs a call that publishes to the store, and to the API.
+func (b *Blobs) write(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
+	return b.conn.do(ctx, b.prefix, timeout, func(ctx context.Context) error { return b.conn.do(ctx, b.conn.api, timeout, f) })
 }
 
 // ErrDamaged is returned when an object is not there, or not whole.
@@ -79,7 +97,7 @@ func (b *Blobs) Get(ctx context.Context, name string) (data []byte, err error) {
 
 // Remove deletes an object; it may be gone already.
 func (b *Blobs) Remove(ctx context.Context, name string) error {
-	err := b.conn.do(ctx, b.conn.api, apiTimeout, func(ctx context.Context) error { return b.store.Delete(ctx, name) })
+	err := b.write(ctx, apiTimeout, func(ctx context.Context) error { return b.store.Delete(ctx, name) })
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		return nil
 	}

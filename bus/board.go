@@ -38,28 +38,35 @@ type Entry struct {
 // ErrNoBoard is returned when a bucket does not exist.
 var ErrNoBoard = errors.New("no such bucket")
 
+// stream is the bucket's stream, as key-value buckets are laid out (ADR-8).
+func (c BoardConfig) stream() jetstream.StreamConfig {
+	config := jetstream.StreamConfig{
+		Name: "KV_" + c.Bucket, Description: c.Description, Subjects: []string{"$KV." + c.Bucket + ".>"},
+		Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew, MaxMsgsPerSubject: 1, MaxAge: c.TTL,
+		AllowRollup: true, DenyDelete: true, AllowDirect: true, Duplicates: duplicateWindow, Replicas: c.Replicas,
+	}
+	if c.TTL > 0 {
+		config.Storage, config.Duplicates = jetstream.MemoryStorage, min(c.TTL, duplicateWindow)
+	}
+	return config
+}
+
 // OpenBoard binds a board, and makes it if there is none.
 func OpenBoard(ctx context.Context, conn *Conn, config BoardConfig) (*Board, error) {
-	wanted := jetstream.KeyValueConfig{
-		Bucket: config.Bucket, Description: config.Description, TTL: config.TTL, Replicas: max(config.Replicas, 1),
-		History: 1, Storage: jetstream.FileStorage,
-	}
-	if config.TTL > 0 {
-		wanted.Storage = jetstream.MemoryStorage
-	}
-	return openBoard(ctx, conn, config.Bucket, func(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
-		return js.CreateKeyValue(ctx, wanted)
+	wanted := config.stream()
+	return bindBoard(ctx, conn, config.Bucket, func(ctx context.Context, js jetstream.JetStream) error {
+		_, err := bindOrCreate(ctx, conn, js, wanted)
+		return err
 	})
 }
 
 // BindBoard binds a board, or returns ErrNoBoard.
 func BindBoard(ctx context.Context, conn *Conn, bucket string) (*Board, error) {
-	return openBoard(ctx, conn, bucket, func(context.Context, jetstream.JetStream) (jetstream.KeyValue, error) {
-		return nil, ErrNoBoard
-	})
+	return bindBoard(ctx, conn, bucket, func(context.Context, jetstream.JetStream) error { return ErrNoBoard })
 }
 
-func openBoard(ctx context.Context, conn *Conn, bucket string, create func(context.Context, jetstream.JetStream) (jetstream.KeyValue, error)) (*Board, error) {
+// bindBoard binds a board. Where there is none it calls create first.
+func bindBoard(ctx context.Context, conn *Conn, bucket string, create func(context.Context, jetstream.JetStream) error) (*Board, error) {
 	b := &Board{conn: conn, prefix: "$KV." + bucket + "."}
 	js, err := conn.jetStream()
 	if err != nil {
@@ -68,7 +75,10 @@ func openBoard(ctx context.Context, conn *Conn, bucket string, create func(conte
 	err = createOnce(ctx, conn, func(ctx context.Context) error {
 		b.kv, err = js.KeyValue(ctx, bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
-			b.kv, err = create(ctx, js)
+			if err := create(ctx, js); err != nil {
+				return err
+			}
+			b.kv, err = js.KeyValue(ctx, bucket)
 		}
 		if err == nil {
 			b.stream, err = js.Stream(ctx, "KV_"+bucket)

@@ -51,7 +51,11 @@ type PermissionError struct {
 }
 
 func (e *PermissionError) Error() string {
-	return fmt.Sprintf("the right is missing: %s to %q is not allowed for this user", e.Operation, e.Subject)
+	hint := ""
+	if strings.EqualFold(e.Operation, "subscription") && strings.HasPrefix(e.Subject, "_INBOX") {
+		hint = ": give its inbox prefix, with --inbox-prefix or in the nats context"
+	}
+	return fmt.Sprintf("the right is missing: %s to %q is not allowed for this user%s", e.Operation, e.Subject, hint)
 }
 
 // Conn is a connection that notices denied calls.

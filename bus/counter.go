@@ -24,17 +24,21 @@ type Counter struct {
 // that comes late counts twice.
 const counterKept = 10_000
 
+func counterStream(stream, subject string, replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: stream, Description: "a counter of the fleet", Subjects: []string{subject},
+		Storage: jetstream.FileStorage, Discard: jetstream.DiscardOld, MaxMsgsPerSubject: counterKept,
+		Duplicates: duplicateWindow, Replicas: replicas, AllowDirect: true, AllowMsgCounter: true,
+	}
+}
+
 // OpenCounter binds a counter's stream, and creates it if there is none.
 func OpenCounter(ctx context.Context, conn *Conn, stream, subject string, replicas int) (*Counter, error) {
 	js, err := conn.jetStream()
 	if err != nil {
 		return nil, err
 	}
-	bound, err := bindOrCreate(ctx, conn, js, jetstream.StreamConfig{
-		Name: stream, Description: "a counter of the fleet", Subjects: []string{subject},
-		Storage: jetstream.FileStorage, Discard: jetstream.DiscardOld, MaxMsgsPerSubject: counterKept,
-		Duplicates: duplicateWindow, Replicas: max(replicas, 1), AllowDirect: true, AllowMsgCounter: true,
-	})
+	bound, err := bindOrCreate(ctx, conn, js, counterStream(stream, subject, replicas))
 	if err != nil {
 		var api *jetstream.APIError
 		if errors.As(err, &api) {

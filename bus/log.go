@@ -75,7 +75,7 @@ func (c LogConfig) stream(subjects ...string) jetstream.StreamConfig {
 		DenyDelete:  true, // purge stays allowed: compaction needs it
 		MaxMsgSize:  MaxMessage,
 		Duplicates:  duplicateWindow,
-		Replicas:    max(c.Replicas, 1),
+		Replicas:    c.Replicas,
 		AllowDirect: true,
 	}
 }
@@ -93,6 +93,10 @@ type Log struct {
 // then opens it for learning, so that no event can come first. Each step can
 // be taken again after a crash, and by two at once.
 func OpenLog(ctx context.Context, conn *Conn, config LogConfig) (*Log, error) {
+	return openLog(ctx, conn, config, true)
+}
+
+func openLog(ctx context.Context, conn *Conn, config LogConfig, check bool) (*Log, error) {
 	l, err := newLog(conn, config)
 	if err != nil {
 		return nil, err
@@ -102,7 +106,7 @@ func OpenLog(ctx context.Context, conn *Conn, config LogConfig) (*Log, error) {
 		return nil, fmt.Errorf("log %s: %w", config.Stream(), err)
 	}
 	info := stream.CachedInfo()
-	if err := config.check(info.Config); err != nil {
+	if err := config.check(info.Config); check && err != nil {
 		return nil, err
 	}
 	first := false
@@ -176,6 +180,9 @@ func BindLog(ctx context.Context, conn *Conn, config LogConfig) (*Log, error) {
 	return l, l.readGenesis(ctx)
 }
 
+// UnboundLog is a model's log for who may append to it, and not look at it.
+func UnboundLog(conn *Conn, config LogConfig) (*Log, error) { return newLog(conn, config) }
+
 func newLog(conn *Conn, config LogConfig) (*Log, error) {
 	js, err := conn.jetStream()
 	if err != nil {
@@ -204,6 +211,10 @@ func bindOrCreate(ctx context.Context, conn *Conn, js jetstream.JetStream, confi
 		}
 		return err
 	})
+	var denied *PermissionError
+	if errors.As(err, &denied) && strings.HasPrefix(denied.Subject, conn.api+"STREAM.CREATE.") {
+		err = fmt.Errorf("there is no stream %s, and this user may not make it: have an operator run lockstep init (%w)", config.Name, err)
+	}
 	return stream, err
 }
 
@@ -234,7 +245,7 @@ const storeFailed = 10049
 // createdMeanwhile tells whether a stream may be there now, by another.
 func createdMeanwhile(err error) bool {
 	var api *jetstream.APIError
-	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketExists) || errors.As(err, &api) && api.ErrorCode == storeFailed
+	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) || errors.As(err, &api) && api.ErrorCode == storeFailed
 }
 
 // SettingsError says how a stream differs from what its use needs.
@@ -244,7 +255,7 @@ type SettingsError struct {
 }
 
 func (e *SettingsError) Error() string {
-	return fmt.Sprintf("the stream %s is not set up as a log: %s; mend it with nats stream edit %s, or give the model another name", e.Stream, strings.Join(e.Differences, "; "), e.Stream)
+	return fmt.Sprintf("the stream %s is not set up as a log: %s; mend it with lockstep init (as an operator) or nats stream edit %s, or give the model another name", e.Stream, strings.Join(e.Differences, "; "), e.Stream)
 }
 
 // check names every setting that could lose or reorder what was acknowledged.

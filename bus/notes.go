@@ -22,6 +22,14 @@ const (
 	notesBytes = 64 << 20
 )
 
+func notesStream(stream, subject string, replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: stream, Description: "what the fleet reports, once each", Subjects: []string{subject},
+		Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1,
+		MaxAge: notesAge, MaxBytes: notesBytes, Replicas: replicas, AllowDirect: true,
+	}
+}
+
 // OpenNotes binds the stream of the notes on a subject and below, and creates
 // it if there is none.
 func OpenNotes(ctx context.Context, conn *Conn, stream, subject string, replicas int) (*Notes, error) {
@@ -29,11 +37,7 @@ func OpenNotes(ctx context.Context, conn *Conn, stream, subject string, replicas
 	if err != nil {
 		return nil, err
 	}
-	_, err = bindOrCreate(ctx, conn, js, jetstream.StreamConfig{
-		Name: stream, Description: "what the fleet reports, once each", Subjects: []string{subject},
-		Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1,
-		MaxAge: notesAge, MaxBytes: notesBytes, Replicas: max(replicas, 1), AllowDirect: true,
-	})
+	_, err = bindOrCreate(ctx, conn, js, notesStream(stream, subject, replicas))
 	if err != nil {
 		return nil, fmt.Errorf("notes %s: %w", stream, err)
 	}

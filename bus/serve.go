@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,6 +120,14 @@ func (r *request) fail(counted bool) {
 	}
 }
 
+// inbox tells whether an answer to a subject goes to who asked. Who may only
+// ask could otherwise have the service write, with its own rights, to the log
+// or to JetStream's API.
+func inbox(subject, served string) bool {
+	own, _, _ := strings.Cut(served, ".")
+	return !strings.HasPrefix(subject, "$") && subject != own && !strings.HasPrefix(subject, own+".")
+}
+
 func (r *request) send(header nats.Header, body []byte) {
 	var err error
 	switch subject := r.msg.Reply(); {
@@ -208,9 +217,13 @@ func Serve(conn *Conn, config ServiceConfig) (_ Service, err error) {
 			group = micro.WithEndpointQueueGroup(e.Queue)
 		}
 		handle := func(msg micro.Request) {
-			s.inFlight.Add(1)
 			waiting := conn.backlog.begin()
 			defer conn.backlog.end()
+			if msg.Reply() != "" && !inbox(msg.Reply(), e.Subject) {
+				conn.first.config.notice(fmt.Sprintf("a request on %s wants its answer at %s, where no client listens: it is passed over", e.Subject, msg.Reply()))
+				return
+			}
+			s.inFlight.Add(1)
 			r := &request{msg: msg, service: s, endpoint: &e, began: time.Now()}
 			if waiting > maxBacklog {
 				description := fmt.Sprintf("overloaded: %d requests wait for this worker; try again", waiting)

@@ -61,16 +61,24 @@ func join(ctx context.Context, config JoinConfig, conn *bus.Conn) (*Worker, erro
 	if err != nil {
 		return nil, err
 	}
-	predicted, err := bus.OpenCounter(ctx, conn, stream+"_COUNTS", name+".count.predicted", config.Replicas)
+	counts, counted := countsName(name)
+	predicted, err := bus.OpenCounter(ctx, conn, counts, counted, config.Replicas)
 	if err != nil {
 		return nil, err
 	}
-	verdicts, err := bus.OpenNotes(ctx, conn, stream+"_VERDICTS", name+".verdict.>", config.Replicas)
+	notes, reported := verdictsName(name)
+	verdicts, err := bus.OpenNotes(ctx, conn, notes, reported, config.Replicas)
 	if err != nil {
 		return nil, err
 	}
 	boards, err := OpenBoards(ctx, conn, name, config.Replicas)
 	if err != nil {
+		return nil, err
+	}
+	var differs *bus.DiffersError
+	if err := bus.VerifyStores(ctx, conn, Stores(name, 0, nil)); errors.As(err, &differs) {
+		config.Logger.Warn("the streams are "+differs.Error(), "replica", config.Name)
+	} else if err != nil {
 		return nil, err
 	}
 	return New(Config{
@@ -94,16 +102,51 @@ func bucketNames(name string) (heartbeats, checkpoints, snapshots string) {
 	return name + "_replicas", name + "_checkpoints", name + "_snapshots"
 }
 
+func countsName(name string) (stream, subject string) {
+	return bus.StreamName(name) + "_COUNTS", name + ".count.predicted"
+}
+
+func verdictsName(name string) (stream, subject string) {
+	return bus.StreamName(name) + "_VERDICTS", name + ".verdict.>"
+}
+
+// boardConfigs are the two boards'.
+func boardConfigs(name string, replicas int) (heartbeats, checkpoints bus.BoardConfig) {
+	h, c, _ := bucketNames(name)
+	return bus.BoardConfig{Bucket: h, Description: "heartbeats of the replicas", TTL: HeartbeatTTL, Replicas: replicas},
+		bus.BoardConfig{Bucket: c, Description: "attestations and pointers to snapshots", Replicas: replicas}
+}
+
+const snapshotsDescription = "encoded states"
+
+// Stores are all that a model keeps on the servers, the log first. 0 replicas
+// are as many as there are, and 1 of what is made.
+func Stores(name string, replicas int, genesis func() []byte) []bus.Store {
+	heartbeats, checkpoints := boardConfigs(name, replicas)
+	_, _, snapshots := bucketNames(name)
+	counts, counted := countsName(name)
+	verdicts, reported := verdictsName(name)
+	return []bus.Store{
+		bus.LogStore(bus.LogConfig{Model: name, Replicas: replicas, Genesis: genesis}),
+		bus.NotesStore(verdicts, reported, replicas),
+		bus.CounterStore(counts, counted, replicas),
+		bus.BoardStore(heartbeats),
+		bus.BoardStore(checkpoints),
+		bus.BlobsStore(snapshots, snapshotsDescription, replicas),
+	}
+}
+
 // OpenBoards binds a model's boards, and makes those that are not there.
 func OpenBoards(ctx context.Context, conn *bus.Conn, name string, replicas int) (b Boards, err error) {
-	heartbeats, checkpoints, snapshots := bucketNames(name)
-	if b.Heartbeats, err = bus.OpenBoard(ctx, conn, bus.BoardConfig{Bucket: heartbeats, Description: "heartbeats of the replicas", TTL: HeartbeatTTL, Replicas: replicas}); err != nil {
+	heartbeats, checkpoints := boardConfigs(name, replicas)
+	_, _, snapshots := bucketNames(name)
+	if b.Heartbeats, err = bus.OpenBoard(ctx, conn, heartbeats); err != nil {
 		return b, err
 	}
-	if b.Checkpoints, err = bus.OpenBoard(ctx, conn, bus.BoardConfig{Bucket: checkpoints, Description: "attestations and pointers to snapshots", Replicas: replicas}); err != nil {
+	if b.Checkpoints, err = bus.OpenBoard(ctx, conn, checkpoints); err != nil {
 		return b, err
 	}
-	b.Snapshots, err = bus.OpenBlobs(ctx, conn, snapshots, "encoded states", replicas)
+	b.Snapshots, err = bus.OpenBlobs(ctx, conn, snapshots, snapshotsDescription, replicas)
 	return b, err
 }
 

@@ -24,6 +24,7 @@ import (
 type learnOptions struct {
 	connection
 	format string
+	spec   string
 	batch  int
 	json   bool
 }
@@ -52,6 +53,7 @@ two minutes) is stored again then, and passed over by the fold.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
 	o.addModelFlags(cmd)
+	cmd.Flags().StringVar(&o.spec, "spec", "", "check events by this spec, and do not read the log for it: a YAML file, or one of "+strings.Join(model.ShippedSpecs(), ", "))
 	cmd.Flags().StringVar(&o.format, "format", "", "csv or jsonl (by the file's ending, else jsonl)")
 	cmd.Flags().IntVar(&o.batch, "batch", 100, "events in a message")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the counts as JSON")
@@ -79,15 +81,15 @@ func (o *learnOptions) run(cmd *cobra.Command, name string) error {
 		return err
 	}
 	defer nc.Close()
-	h, err := openHistory(cmd.Context(), nc, o.model)
+	log, s, err := o.openLog(cmd.Context(), nc)
 	if err != nil {
 		return err
 	}
-	next, err := o.events(h.spec, name, f)
+	next, err := o.events(s, name, f)
 	if err != nil {
 		return err
 	}
-	l := &learner{spec: h.spec, log: h.log, subject: o.model + "." + model.SubjectLearn, batch: o.batch, errOut: cmd.ErrOrStderr(), name: filepath.Base(name), seen: map[[16]byte]uint64{}}
+	l := &learner{spec: s, log: log, subject: s.Name + "." + model.SubjectLearn, batch: o.batch, errOut: cmd.ErrOrStderr(), name: filepath.Base(name), seen: map[[16]byte]uint64{}}
 	bar := progress(cmd, "learning", -1, !o.json)
 	err = l.run(cmd.Context(), next, func() { bar.Set(l.total) })
 	bar.Finish()
@@ -95,6 +97,27 @@ func (o *learnOptions) run(cmd *cobra.Command, name string) error {
 		return fmt.Errorf("%w; %d events are stored: run the same command again, and it goes on from there", err, l.counts.Stored)
 	}
 	return l.report(cmd, o.json)
+}
+
+// openLog binds the log, which has its spec. With --spec it only appends.
+func (o *learnOptions) openLog(ctx context.Context, nc *bus.Conn) (*bus.Log, *model.Spec, error) {
+	if o.spec == "" {
+		h, err := openHistory(ctx, nc, o.model)
+		var denied *bus.PermissionError
+		if errors.As(err, &denied) {
+			err = fmt.Errorf("%w; who may not read the log gives the model's spec with --spec", err)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		return h.log, h.spec, nil
+	}
+	s, err := loadSpec(o.spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := bus.UnboundLog(nc, bus.LogConfig{Model: s.Name})
+	return log, s, err
 }
 
 // events picks the reader of a file's format.
