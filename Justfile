@@ -61,6 +61,10 @@ fuzz TARGET TIME="30s" PACKAGE="./model":
 cross:
     .ci/cross more
 
+# the FastAPI app that Lockstep replaces, and Lockstep: the same requests, the same bodies
+parity:
+    .ci/parity
+
 # planted bugs, each with the test that must find it
 mutants *ARGS:
     go run .ci/mutants.go {{ARGS}}

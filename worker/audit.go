@@ -258,6 +258,7 @@ func (w *Worker) attest(msg *model.Message) {
 	}
 	r.mu.Unlock()
 	c.Replica, c.Boot, c.Fold = w.cfg.Name, w.predicted.boot, int(w.folds.Load())
+	w.attested.Store(&c.Attestation)
 	for {
 		select {
 		case w.audit.inbox <- c:

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"lockstep/model"
@@ -17,6 +18,8 @@ const (
 	// before it leaves the group: not behind the log's end, or a bulk load
 	// would empty the group.
 	maxBehind = 10_000
+	// maxAdvisory is how many bytes of its advisory a replica tells the fleet.
+	maxAdvisory = 1024
 )
 
 // Heartbeat is what a replica tells the fleet every second.
@@ -35,6 +38,9 @@ type Heartbeat struct {
 	Version     string `json:"version"`
 	Votes       bool   `json:"votes"`     // serves, or would but for a trial
 	Refolding   bool   `json:"refolding"` // is on trial, and has not folded to the checkpoint yet
+	Attested    uint64 `json:"attested"`  // the last checkpoint, 0 before any
+	Digest      string `json:"digest"`    // there
+	Advisory    string `json:"advisory,omitempty"`
 }
 
 // Heartbeats reads those of a fleet, sorted by name.
@@ -55,6 +61,10 @@ func (w *Worker) heartbeat() Heartbeat {
 	h := Heartbeat{Replica: w.cfg.Name, Boot: w.predicted.boot, State: w.State().String(), Lag: w.lag.Load(), Version: w.cfg.Version, Encoding: model.Encoding}
 	w.replica.stand(&h)
 	h.Refolding, h.Fold = w.refolding.Load(), int(w.folds.Load())
+	h.Advisory = clip(w.advisory(), maxAdvisory)
+	if a := w.attested.Load(); a != nil {
+		h.Attested, h.Digest = a.Seq, a.Digest
+	}
 	h.Votes = !w.quarantined.Load() && (w.State() == Ready || w.suspended.Load())
 	return h
 }
@@ -91,6 +101,7 @@ func (w *Worker) beat(ctx context.Context) {
 // learnOf takes in the fleet's heartbeats.
 func (w *Worker) learnOf(all []Heartbeat, put bool) {
 	own := w.heartbeat()
+	w.roll.call(own.Replica, all, time.Now())
 	var peers []Heartbeat
 	furthest := uint64(0)
 	for _, h := range all {
@@ -138,4 +149,12 @@ func (w *Worker) rank() int {
 		}
 	}
 	return rank
+}
+
+// clip is the beginning of a text.
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most-len("…")], "") + "…"
 }

@@ -24,6 +24,7 @@ type replica struct {
 	labels  [][]byte     // the labels as JSON, by class; guarded by mu
 	tamper  func(*model.Model) *model.Model
 	awaited map[string][]*told // by Nats-Msg-Id: teaches that await the fold's word; guarded by mu
+	watch   *watch             // what onlookers see; guarded by mu
 }
 
 // told is what the fold said of a message while a teach awaited it.
@@ -36,8 +37,8 @@ type toldResult struct {
 	outcomes []model.Outcome
 }
 
-func newReplica(m *model.Model, tamper func(*model.Model) *model.Model) *replica {
-	return &replica{model: m, tamper: tamper, awaited: map[string][]*told{}}
+func newReplica(m *model.Model, tamper func(*model.Model) *model.Model, pending *atomic.Uint64) *replica {
+	return &replica{model: m, tamper: tamper, awaited: map[string][]*told{}, watch: newWatch(pending)}
 }
 
 // apply folds one message and tells those who await its id.
@@ -46,6 +47,7 @@ func (r *replica) apply(e *model.Entry, rejected func(*model.Result, [32]byte)) 
 	defer r.mu.Unlock()
 	result := r.model.ApplyEntry(e)
 	r.applied.Store(result.Seq)
+	r.watch.see(r.model, result)
 	r.tail = r.tail[:0]
 	if e.ID != "" && len(r.awaited) > 0 {
 		for _, t := range r.awaited[e.ID] {
@@ -206,5 +208,6 @@ func (r *replica) reset(m *model.Model) {
 	r.model, r.tail, r.labels = m, r.tail[:0], nil
 	r.trail.log, r.trail.state = 0, 0
 	r.trail.note(m)
+	r.watch.reset(m)
 	r.applied.Store(m.Seq())
 }

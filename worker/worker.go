@@ -130,6 +130,7 @@ type Worker struct {
 
 	changed     chan struct{}               // the state has, and the fleet is to know
 	fleet       atomic.Pointer[[]Heartbeat] // the live replicas, nil while not known
+	attested    atomic.Pointer[Attestation] // the last, nil before any
 	snapshotDue atomic.Bool                 // at the next checkpoint a snapshot is to be written
 	folds       atomic.Int64                // how often this process folded anew
 	foldsBegun  atomic.Int64                // how many of them have begun
@@ -149,6 +150,7 @@ type Worker struct {
 	}
 	outside outside // requests that come by other doors
 	traffic Traffic // what came over NATS
+	roll    roll    // the other replicas, for onlookers
 }
 
 // New makes a worker. It returns an error if its spec does not compile.
@@ -157,7 +159,8 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{cfg: cfg, started: time.Now(), replica: newReplica(m, cfg.Tamper), parking: &parking{limit: parkLimit, limitBytes: parkBytes}}
+	w := &Worker{cfg: cfg, started: time.Now(), parking: &parking{limit: parkLimit, limitBytes: parkBytes}}
+	w.replica = newReplica(m, cfg.Tamper, &w.lag)
 	if w.cfg.SnapshotEvery == 0 {
 		w.cfg.SnapshotEvery = snapshotEvery
 	}
@@ -414,6 +417,7 @@ func (w *Worker) reset() error {
 		return err
 	}
 	w.from.Store(nil)
+	w.attested.Store(nil)
 	w.onLog.Store(false)
 	w.replica.reset(m)
 	return nil

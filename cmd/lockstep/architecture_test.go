@@ -41,6 +41,8 @@ var bans = []ban{
 		reason: "a worker is a client of any server, and knows none's insides"},
 	{of: "lockstep/worker", imports: []string{"lockstep/bus/broker"}, deep: true,
 		reason: "a worker is a client of any server, and starts none"},
+	{of: "lockstep/worker", except: []string{"lockstep/worker/web"}, imports: []string{"lockstep/worker/web", "net/http"},
+		reason: "a worker answers over NATS; the door for people is beside it, and can be left out"},
 	{of: "", imports: []string{"lockstep/cmd"}, deep: true,
 		reason: "a command is where everything meets; nothing can stand on it"},
 }
@@ -133,6 +135,10 @@ func TestImportBansBite(t *testing.T) {
 		{"lockstep/cmd/lockstep", "lockstep/bus/broker", false, false},
 		{"lockstep/worker", "lockstep/bus/broker", true, true},
 		{"lockstep/worker", "lockstep/bus", false, false},
+		{"lockstep/worker", "lockstep/worker/web", false, true},
+		{"lockstep/worker", "net/http", false, true},
+		{"lockstep/worker/web", "net/http", false, false},
+		{"lockstep/worker/web", "lockstep/worker", false, false},
 		{"lockstep/worker", "lockstep/cmd/lockstep", false, true},
 	} {
 		p := listed{ImportPath: c.from, Deps: []string{c.imports}}

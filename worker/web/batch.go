@@ -78,6 +78,7 @@ func (s *Server) lines(served *served, w http.ResponseWriter, r *http.Request, v
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex() // what cannot do that has read all of it
 	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Connection", "close") // a stream that ends early leaves lines behind
 	in := bufio.NewReaderSize(r.Body, 64<<10)
 	out := bufio.NewWriterSize(w, 16<<10)
 	flush := func() error {
@@ -115,7 +116,7 @@ func (s *Server) lines(served *served, w http.ResponseWriter, r *http.Request, v
 				return http.StatusRequestTimeout
 			}
 		}
-		control.SetReadDeadline(time.Now().Add(bodyTimeout))
+		control.SetReadDeadline(time.Now().Add(s.bodyTimeout))
 		line, err := readLine(in)
 		switch {
 		case errors.Is(err, io.EOF):
@@ -123,7 +124,6 @@ func (s *Server) lines(served *served, w http.ResponseWriter, r *http.Request, v
 			return http.StatusOK
 		case errors.Is(err, errLongLine):
 			fail(n, http.StatusRequestEntityTooLarge, failure{Detail: fmt.Sprintf("a line has at most %d bytes", maxLine)})
-			w.Header().Set("Connection", "close")
 			flush()
 			return http.StatusRequestEntityTooLarge
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -132,7 +132,7 @@ func (s *Server) lines(served *served, w http.ResponseWriter, r *http.Request, v
 				continue // which says so
 			default:
 			}
-			fail(n, http.StatusRequestTimeout, failure{Detail: fmt.Sprintf("no line came within %s", bodyTimeout)})
+			fail(n, http.StatusRequestTimeout, failure{Detail: fmt.Sprintf("no line came within %s", s.bodyTimeout)})
 			flush()
 			return http.StatusRequestTimeout
 		case err != nil:

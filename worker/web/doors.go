@@ -246,7 +246,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, b *body) (size int
 	if r.ContentLength > maxBody {
 		return refused(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has %d bytes, the most is %d", r.ContentLength, maxBody))
 	}
-	control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	control.SetReadDeadline(time.Now().Add(s.bodyTimeout))
 	for {
 		if len(b.data) == cap(b.data) {
 			grown := max(2*cap(b.data), min(int(r.ContentLength)+1, 64<<10))
@@ -267,7 +267,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, b *body) (size int
 			control.SetReadDeadline(time.Time{})
 			return size, 0
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return refused(http.StatusRequestTimeout, fmt.Sprintf("the body did not come within %s", bodyTimeout))
+			return refused(http.StatusRequestTimeout, fmt.Sprintf("the body did not come within %s", s.bodyTimeout))
 		case err != nil:
 			return refused(http.StatusBadRequest, "There was an error parsing the body")
 		}

@@ -232,9 +232,10 @@ func TestNumbersAsPydanticTakesThem(t *testing.T) {
 		kind          string
 	}{
 		{`" 39.1 "`, "39.1", ""}, {`"1e3"`, "1000", ""}, {`"1_000"`, "1000", ""}, {`"1_0.0_1"`, "10.01", ""}, {`"+5"`, "5", ""}, {`".5"`, "0.5", ""},
-		{`"5."`, "5", ""}, {`"\u00a05\n"`, "5", ""}, {`true`, "1", ""}, {`false`, "0", ""}, {`"-0"`, "0", ""}, {`"1e-400"`, "0", ""},
+		{`"5."`, "5", ""}, {`"\u00a05\n"`, "5", ""}, {`true`, "1", ""}, {`false`, "0", ""}, {`"-0"`, "0", ""}, {`"1e-400"`, "0", ""}, {`"+_1"`, "1", ""}, {`"1_e2"`, "100", ""}, {`"007"`, "7", ""}, {`"\u00855"`, "5", ""},
 		{`"true"`, "", "float_parsing"}, {`""`, "", "float_parsing"}, {`"  "`, "", "float_parsing"}, {`"0x10"`, "", "float_parsing"}, {`"1__0"`, "", "float_parsing"},
 		{`"_1"`, "", "float_parsing"}, {`"1_"`, "", "float_parsing"}, {`"1,5"`, "", "float_parsing"}, {`"0x1p4"`, "", "float_parsing"}, {`"٣"`, "", "float_parsing"},
+		{`"1e5_"`, "", "float_parsing"}, {`"５"`, "", "float_parsing"}, {`"xnan"`, "", "float_parsing"}, {`"-nan"`, "", "finite_number"},
 		{`"nan"`, "", "finite_number"}, {`"-Infinity"`, "", "finite_number"}, {`"1e999"`, "", "finite_number"}, {`1e999`, "", "finite_number"},
 		{`"-5"`, "", "greater_than_equal"}, {`"1e9"`, "", "less_than_equal"}, {`[]`, "", "float_type"}, {`{}`, "", "float_type"},
 	} {

@@ -73,22 +73,19 @@ func isNumber(spec *model.Spec, verb string, d *jsontext.Decoder) bool {
 }
 
 // number is what pydantic reads in a text: white space around it, single
-// underscores between digits, a sign, and Python's names of what is not finite.
+// underscores, a sign, and Python's names of what is not finite.
 func number(text string) (v float64, ok bool) {
 	text = strings.TrimFunc(text, unicode.IsSpace)
 	if strings.ContainsAny(text, "xXpP") {
 		return 0, false // hexadecimal is Go's alone
 	}
-	if strings.Contains(text, "_") {
-		for i := range text {
-			if text[i] == '_' && (i == 0 || i == len(text)-1 || !digit(text[i-1]) || !digit(text[i+1])) {
-				return 0, false
-			}
-		}
-		text = strings.ReplaceAll(text, "_", "")
+	if strings.HasPrefix(text, "_") || strings.HasSuffix(text, "_") || strings.Contains(text, "__") {
+		return 0, false
+	}
+	text = strings.ReplaceAll(text, "_", "")
+	if len(text) == len("-nan") && strings.EqualFold(text[1:], "nan") {
+		text = text[1:] // Go's NaN has no sign
 	}
 	v, err := strconv.ParseFloat(text, 64)
 	return v, err == nil || math.IsInf(v, 0)
 }
-
-func digit(b byte) bool { return '0' <= b && b <= '9' }

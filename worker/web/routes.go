@@ -115,7 +115,7 @@ func (s *Server) door(verb string, answer func(*served, http.ResponseWriter, *ht
 		waiting := s.inFlight.Add(1)
 		defer s.inFlight.Add(-1)
 		switch served := s.worker.Load(); {
-		case waiting > maxInFlight:
+		case waiting > s.maxInFlight:
 			code = refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("overloaded: %d requests are in flight; try again", waiting))
 		case served == nil:
 			code = refuse(w, http.StatusServiceUnavailable, notAttached)

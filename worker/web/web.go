@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"lockstep/worker"
 )
 
@@ -30,10 +32,11 @@ type Config struct {
 
 // Limits of the door.
 const (
+	maxConns      = 4096             // connections; more wait to be taken
 	maxInFlight   = 1024             // requests at once; more get a 503
 	headerTimeout = 10 * time.Second // for a client to send its headers
-	bodyTimeout   = 30 * time.Second // and each further part of its body
-	writeTimeout  = 30 * time.Second // to take each part of its answer
+	bodyTimeout   = 30 * time.Second // and its body, or the next line of it
+	writeTimeout  = 90 * time.Second // for an answer, or a part of a stream, which sets its own deadlines
 	idleTimeout   = 2 * time.Minute
 	drainTimeout  = 5 * time.Second // for what was accepted to be answered
 )
@@ -47,6 +50,9 @@ type Server struct {
 	worker   atomic.Pointer[served]
 	inFlight atomic.Int64
 	metrics  *metrics
+
+	maxInFlight int64         // as above; tests have others
+	bodyTimeout time.Duration // likewise
 
 	closing   chan struct{} // closed when the door closes: streams end
 	closeOnce sync.Once
@@ -73,7 +79,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, closing: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Logger, maxInFlight: maxInFlight, bodyTimeout: bodyTimeout, closing: make(chan struct{})}
 	if cfg.TLSCert != "" || cfg.TLSKey != "" {
 		pair, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
 		if err != nil {
@@ -135,11 +141,11 @@ func (s *Server) Run(ctx context.Context) error {
 		s.log.Warn("the HTTP door has no authentication: whoever reaches it can teach the model; give it --http-token, or put it behind a proxy that asks", "addr", s.Addr())
 	}
 	server := &http.Server{
-		Handler: s.handler, TLSConfig: s.tls, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
+		Handler: s.handler, TLSConfig: s.tls, ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // of clients that go away, mostly
 	}
 	server.RegisterOnShutdown(s.close)
-	listener := s.listener
+	listener := netutil.LimitListener(s.listener, maxConns)
 	if s.tls != nil {
 		listener = tls.NewListener(listener, s.tls)
 	}

@@ -1,0 +1,311 @@
+package worker
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lockstep/model"
+)
+
+// What a watch remembers at most.
+const (
+	maxPoints    = 512              // of the history; beyond, every other one goes
+	tailEvents   = 64               // verdicts
+	tailChains   = 1024             // sequences whose chains are known
+	maxGone      = 64               // replicas that are not heard any more
+	goneFor      = 10 * time.Minute // how long they are
+	watchedCells = 256              // labels whose confusions are looked at
+)
+
+// watch remembers what the fold did, for people who look on: its scores over
+// the log, thinned so that they never grow; the last verdicts; and the last
+// chains, which other replicas' are compared with. The replica's lock guards
+// it. Of messages that are followed by many more it keeps nothing but scores.
+type watch struct {
+	pending *atomic.Uint64 // messages that follow
+
+	next       uint64 // the sequence of the next point
+	stride     uint64 // between points
+	from       uint64 // what was learned up to there is known by its sum alone
+	generation uint64 // changes when points do that were there before
+	points     []Point
+
+	said   [tailEvents]Said
+	saying uint64 // how many were said
+	chains [tailChains]chains
+}
+
+// Point is how good the model was at a sequence. Losses are in nats.
+type Point struct {
+	Seq, Scored                  uint64
+	Accuracy, LogLoss            float64 // of all events up to there
+	RollingAccuracy, RollingLoss float64 // of the last, at most 100
+}
+
+// Said is what the fold said of an event.
+type Said struct {
+	Seq       uint64
+	Index     int // the event's place in a batch, -1 where it came alone
+	Verdict   model.Verdict
+	Label     string  // of the event
+	Predicted string  // before it was learned
+	Known     bool    // false: nothing was
+	Proba     float64 // of what was predicted; 0 if not known
+	Problem   string  // why it was rejected
+}
+
+type chains struct {
+	seq        uint64
+	log, state [32]byte
+}
+
+func newWatch(pending *atomic.Uint64) *watch {
+	return &watch{pending: pending, next: 1, stride: 1}
+}
+
+// see is told of each message. It must cost the fold next to nothing.
+func (h *watch) see(m *model.Model, result *model.Result) {
+	if result.Seq >= h.next {
+		h.sample(m)
+	}
+	if pending := h.pending.Load(); pending < tailChains {
+		h.chains[result.Seq%tailChains] = chains{result.Seq, m.LogChain(), m.StateChain()}
+		if pending < tailEvents {
+			h.keep(result)
+		}
+	}
+}
+
+// sample adds a point. All replicas take them at the same sequences.
+func (h *watch) sample(m *model.Model) {
+	if len(h.points) >= maxPoints {
+		h.stride *= 2
+		h.generation++
+		h.points = slices.DeleteFunc(h.points, func(p Point) bool { return p.Seq%h.stride != 0 && p.Seq != h.from })
+	}
+	h.next = (m.Seq()/h.stride + 1) * h.stride
+	if m.Metrics().Scored() > 0 && (m.Seq()%h.stride == 0 || len(h.points) == 0) {
+		h.points = append(h.points, point(m))
+	}
+}
+
+func point(m *model.Model) Point {
+	scores := m.Metrics()
+	p := Point{Seq: m.Seq(), Scored: scores.Scored(), Accuracy: scores.Accuracy(), LogLoss: scores.LogLoss()}
+	_, p.RollingAccuracy, p.RollingLoss = scores.Rolling()
+	return p
+}
+
+// keep adds what was said of a message's last events.
+func (h *watch) keep(result *model.Result) {
+	first := max(0, len(result.Outcomes)-tailEvents)
+	for i := first; i < len(result.Outcomes); i++ {
+		o := &result.Outcomes[i]
+		s := Said{Seq: result.Seq, Index: -1, Verdict: o.Verdict, Label: o.Answer.Label, Predicted: o.Answer.Predicted, Known: o.Answer.Known}
+		if result.Batch {
+			s.Index = i
+		}
+		if i == len(result.Outcomes)-1 && s.Known && o.Verdict == model.Learned {
+			s.Proba = slices.Max(o.Proba)
+		}
+		switch {
+		case len(o.Problems) > 0:
+			s.Problem = problemText(o.Problems)
+		case o.Conflict:
+			s.Problem = "its id belongs to another event"
+		}
+		h.said[h.saying%tailEvents] = s
+		h.saying++
+	}
+}
+
+func problemText(problems []model.Problem) string {
+	text := problems[0].String()
+	if n := len(problems) - 1; n > 0 {
+		text += fmt.Sprintf(" (and %d more)", n)
+	}
+	return text
+}
+
+// reset begins anew behind what a model holds.
+func (h *watch) reset(m *model.Model) {
+	*h = watch{pending: h.pending, next: m.Seq() + 1, stride: 1, from: m.Seq(), generation: h.generation + 1}
+	if m.Metrics().Scored() > 0 {
+		h.points = append(h.points, point(m))
+	}
+}
+
+// View is what there is to look at of a replica, all of one sequence.
+type View struct {
+	Points     []Point    // ascending, at most 513, the last of now; the caller's own
+	From       uint64     // what was learned up to there has no points: a snapshot began with it
+	Generation uint64     // while it is the same, points only came, but for the last
+	Tail       []Said     // the newest last
+	Labels     []string   // as learned
+	Given      []uint64   // events by label; of the first 256 labels
+	Confusion  [][]uint64 // by label, by predicted label + 1; of the same
+	Values     [][]string // by input, what was seen of a category
+}
+
+// View is what there is to look at now.
+func (w *Worker) View() View {
+	r := w.replica
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, h := r.model, r.watch
+	v := View{Points: append(make([]Point, 0, len(h.points)+1), h.points...), From: h.from, Generation: h.generation, Labels: m.Labels()}
+	if m.Metrics().Scored() > 0 {
+		v.Points = append(v.Points, point(m))
+	}
+	for i := h.saying - min(h.saying, tailEvents); i < h.saying; i++ {
+		v.Tail = append(v.Tail, h.said[i%tailEvents])
+	}
+	n := min(len(v.Labels), watchedCells)
+	v.Given, v.Confusion = make([]uint64, n), make([][]uint64, n)
+	for class := range n {
+		row := make([]uint64, n+1)
+		for predicted := range row {
+			row[predicted] = m.Metrics().Confusion(class, predicted-1)
+			v.Given[class] += row[predicted]
+		}
+		v.Confusion[class] = row
+	}
+	for i := range m.Spec().Inputs {
+		v.Values = append(v.Values, m.Values(i))
+	}
+	return v
+}
+
+// Row reads the attributes of an event, and its label, from the log: index is
+// its place in a batch, -1 if it came alone.
+func (w *Worker) Row(ctx context.Context, seq uint64, index int) (attributes, label json.RawMessage, err error) {
+	msg, err := w.cfg.Log.Message(ctx, seq)
+	if err != nil {
+		return nil, nil, err
+	}
+	data := json.RawMessage(msg.Data)
+	if index >= 0 {
+		var batch []json.RawMessage
+		if err := json.Unmarshal(data, &batch); err != nil || index >= len(batch) {
+			return nil, nil, fmt.Errorf("message %d holds no event %d", seq, index)
+		}
+		data = batch[index]
+	}
+	var event map[string]json.RawMessage
+	if err := json.Unmarshal(data, &event); err != nil || event["attributes"] == nil || !strings.HasSuffix(msg.Subject, "."+model.SubjectLearn) {
+		return nil, nil, fmt.Errorf("message %d holds no event that can be read", seq)
+	}
+	return event["attributes"], event[w.cfg.Spec.Label.Name], nil
+}
+
+// Agreement says whether a replica folded the same as this one.
+type Agreement int
+
+// The agreements.
+const (
+	Unknown      Agreement = iota // its last sequence is too far from this one's to tell
+	Agrees                        // equal chains at its last sequence, so all before was equal too
+	OtherState                    // it read the same log and made something else of it
+	OtherLog                      // it read another log
+	Incomparable                  // another log's incarnation, contract or encoding: no peer
+)
+
+// Peer is another replica as this one heard of it.
+type Peer struct {
+	Heartbeat
+	Heard time.Time // when it was last there
+	Gone  bool      // it is not any more
+	Agreement
+}
+
+// roll remembers the other replicas of a fleet, and those that left it.
+type roll struct {
+	mu  sync.Mutex
+	all map[string]Peer // by name; guarded by mu
+}
+
+// call takes in who is there now.
+func (r *roll) call(own string, present []Heartbeat, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.all == nil {
+		r.all = map[string]Peer{}
+	}
+	for name, p := range r.all {
+		p.Gone = true
+		if r.all[name] = p; now.Sub(p.Heard) > goneFor {
+			delete(r.all, name)
+		}
+	}
+	for _, h := range present {
+		if h.Replica != own {
+			r.all[h.Replica] = Peer{Heartbeat: h, Heard: now}
+		}
+	}
+	gone := r.sorted()
+	gone = slices.DeleteFunc(gone, func(p Peer) bool { return !p.Gone })
+	slices.SortFunc(gone, func(a, b Peer) int { return a.Heard.Compare(b.Heard) })
+	for _, p := range gone[:max(0, len(gone)-maxGone)] {
+		delete(r.all, p.Replica)
+	}
+}
+
+// sorted is by name. The caller holds mu.
+func (r *roll) sorted() []Peer {
+	out := make([]Peer, 0, len(r.all))
+	for _, p := range r.all {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b Peer) int { return strings.Compare(a.Replica, b.Replica) })
+	return out
+}
+
+// Peers are the other replicas, sorted by name, with those that left in the
+// last ten minutes; reachable is false while the fleet cannot be asked. Chain
+// is this replica's state chain at the sequence at, the last that it and all
+// that agree have reached: it is the chain of each of them.
+func (w *Worker) Peers() (peers []Peer, at uint64, chain string, reachable bool) {
+	w.roll.mu.Lock()
+	peers = w.roll.sorted()
+	w.roll.mu.Unlock()
+	own := w.heartbeat()
+	r := w.replica
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at, chain = r.model.Seq(), hexOf(r.model.StateChain())
+	for i := range peers {
+		p := &peers[i]
+		if p.Agreement = r.watch.compare(&p.Heartbeat, &own); p.Agreement == Agrees && !p.Gone && p.Seq < at {
+			at = p.Seq
+			chain = hexOf(r.watch.chains[at%tailChains].state)
+		}
+	}
+	return peers, at, chain, w.fleet.Load() != nil
+}
+
+// compare tells whether a replica's chains are this one's at its sequence.
+func (h *watch) compare(p, own *Heartbeat) Agreement {
+	another := p.Incarnation != own.Incarnation && p.Incarnation != "" && own.Incarnation != ""
+	if another || p.Contract != own.Contract || p.Encoding != own.Encoding {
+		return Incomparable
+	}
+	c := &h.chains[p.Seq%tailChains]
+	switch {
+	case p.Seq == 0 || c.seq != p.Seq:
+		return Unknown
+	case hexOf(c.log) != p.LogChain:
+		return OtherLog
+	case hexOf(c.state) != p.StateChain || p.Attested == own.Attested && p.Digest != own.Digest:
+		return OtherState
+	}
+	return Agrees
+}
+
+func hexOf(sum [32]byte) string { return hex.EncodeToString(sum[:]) }

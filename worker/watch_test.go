@@ -1,0 +1,204 @@
+package worker
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lockstep/model"
+)
+
+// folded is a model with a watch, and what feeds both.
+type folded struct {
+	t     testing.TB
+	model *model.Model
+	watch *watch
+	lag   atomic.Uint64
+}
+
+func newFolded(t testing.TB) *folded {
+	m, err := model.New(model.DefaultSpec())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &folded{t: t, model: m}
+	f.watch = newWatch(&f.lag)
+	return f
+}
+
+func (f *folded) apply(data string) {
+	seq := f.model.Seq() + 1
+	subject := model.SubjectLearn
+	if seq == 1 {
+		subject, data = model.SubjectGenesis, string(model.NewGenesis(f.model.Spec(), "x"))
+	}
+	f.watch.see(f.model, f.model.Apply(model.Message{Seq: seq, Subject: subject, Data: []byte(data)}))
+}
+
+// TestTheHistoryIsBounded: however long the log, the points are few, at the
+// same sequences on every replica, and evenly spread.
+func TestTheHistoryIsBounded(t *testing.T) {
+	t.Parallel()
+	f := newFolded(t)
+	generations := map[uint64]bool{}
+	for range 5000 {
+		f.apply(gentoo)
+		if n := len(f.watch.points); n > maxPoints {
+			t.Fatalf("%d points", n)
+		}
+		generations[f.watch.generation] = true
+	}
+	h := f.watch
+	if h.stride != 16 || len(generations) != 5 || len(h.points) != 5000/16 {
+		t.Errorf("stride %d, %d generations, %d points", h.stride, len(generations), len(h.points))
+	}
+	for i, p := range h.points {
+		if p.Seq != uint64(i+1)*16 || p.Scored != p.Seq-1 {
+			t.Fatalf("point %d is %+v", i, p)
+		}
+	}
+	// From a snapshot in the middle of a stride on.
+	restored, err := model.Restore(model.DefaultSpec(), f.model.AppendState(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := h.generation
+	h.reset(restored)
+	f.model = restored
+	for range 2000 {
+		f.apply(gentoo)
+	}
+	if h.from != 5000 || h.generation <= before || h.points[0].Seq != 5000 || len(h.points) > maxPoints {
+		t.Errorf("from %d, generation %d, first %+v of %d", h.from, h.generation, h.points[0], len(h.points))
+	}
+	for _, p := range h.points[1:] {
+		if p.Seq%h.stride != 0 {
+			t.Fatalf("%+v with stride %d", p, h.stride)
+		}
+	}
+}
+
+// TestTheTailIsOfTheLogsEnd: verdicts are kept only near the log's end, the
+// newest ones.
+func TestTheTailIsOfTheLogsEnd(t *testing.T) {
+	t.Parallel()
+	f := newFolded(t)
+	f.lag.Store(tailChains)
+	for range 10 {
+		f.apply(gentoo)
+	}
+	if f.watch.saying != 0 || f.watch.chains[5].seq != 0 {
+		t.Error("kept what many messages follow")
+	}
+	f.lag.Store(0)
+	f.apply(strings.Replace(gentoo, "Gentoo", "Adelie", 1))
+	f.apply(`{"attributes":{}}`)
+	f.apply("[" + strings.Repeat(gentoo+",", 99) + gentoo + "]")
+	h := f.watch
+	if h.saying != 2+tailEvents {
+		t.Fatalf("%d kept", h.saying)
+	}
+	last := h.said[(h.saying-1)%tailEvents]
+	if last.Seq != 13 || last.Index != 99 || last.Verdict != model.Learned || last.Label != "Gentoo" || last.Proba == 0 {
+		t.Errorf("%+v", last)
+	}
+	f.apply(`{}`)
+	if last := h.said[(h.saying-1)%tailEvents]; last.Verdict != model.Rejected || !strings.Contains(last.Problem, "Field required") || last.Index != -1 {
+		t.Errorf("%+v", last)
+	}
+}
+
+// TestWatchingCostsTheFoldNothing that could be heard: no allocation.
+func TestWatchingCostsTheFoldNothing(t *testing.T) {
+	f := newFolded(t)
+	for range 600 {
+		f.apply(gentoo)
+	}
+	result := f.model.Apply(model.Message{Seq: f.model.Seq() + 1, Subject: model.SubjectLearn, Data: []byte(gentoo)})
+	if n := testing.AllocsPerRun(1000, func() { f.watch.see(f.model, result) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkWatch(b *testing.B) {
+	for _, lag := range []uint64{0, 1 << 20} {
+		b.Run(fmt.Sprint("lag=", lag), func(b *testing.B) {
+			f := newFolded(b)
+			for range 600 {
+				f.apply(gentoo)
+			}
+			f.lag.Store(lag)
+			result := f.model.Apply(model.Message{Seq: f.model.Seq() + 1, Subject: model.SubjectLearn, Data: []byte(gentoo)})
+			b.ReportAllocs()
+			for b.Loop() {
+				f.watch.see(f.model, result)
+			}
+		})
+	}
+}
+
+// TestWhoIsGoneIsRemembered for a while, and not for ever.
+func TestWhoIsGoneIsRemembered(t *testing.T) {
+	t.Parallel()
+	var r roll
+	now := time.Now()
+	r.call("me", []Heartbeat{{Replica: "me"}, {Replica: "b", Seq: 7}, {Replica: "c"}}, now)
+	r.call("me", []Heartbeat{{Replica: "me"}, {Replica: "c"}}, now.Add(time.Minute))
+	if all := r.sorted(); len(all) != 2 || !all[0].Gone || all[0].Seq != 7 || !all[0].Heard.Equal(now) || all[1].Gone {
+		t.Errorf("%+v", all)
+	}
+	r.call("me", []Heartbeat{{Replica: "b"}}, now.Add(2*time.Minute))
+	if all := r.sorted(); all[0].Gone || !all[1].Gone {
+		t.Errorf("%+v", all)
+	}
+	r.call("me", nil, now.Add(goneFor+3*time.Minute))
+	if all := r.sorted(); len(all) != 0 {
+		t.Errorf("%+v", all)
+	}
+	for i := range 3 * maxGone {
+		r.call("me", []Heartbeat{{Replica: fmt.Sprint(i)}}, now.Add(time.Duration(i)*time.Second))
+	}
+	if all := r.sorted(); len(all) != maxGone+1 {
+		t.Errorf("%d remembered", len(all))
+	}
+}
+
+// TestCompare: what another's chains at its own sequence mean.
+func TestCompare(t *testing.T) {
+	t.Parallel()
+	f := newFolded(t)
+	for range 2000 {
+		f.apply(gentoo)
+	}
+	own := Heartbeat{Incarnation: "i", Contract: "c", Encoding: "e", Attested: 5, Digest: "d"}
+	at := func(seq uint64) Heartbeat {
+		p := own
+		c := f.watch.chains[seq%tailChains]
+		p.Seq, p.LogChain, p.StateChain = seq, hexOf(c.log), hexOf(c.state)
+		return p
+	}
+	for _, c := range []struct {
+		seq    uint64
+		change func(*Heartbeat)
+		want   Agreement
+	}{
+		{2000, func(*Heartbeat) {}, Agrees},
+		{1500, func(*Heartbeat) {}, Agrees},
+		{1500, func(p *Heartbeat) { p.Seq -= tailChains }, Unknown},
+		{2000, func(p *Heartbeat) { p.Seq++ }, Unknown},
+		{2000, func(p *Heartbeat) { p.StateChain = "x" }, OtherState},
+		{2000, func(p *Heartbeat) { p.LogChain = "x" }, OtherLog},
+		{2000, func(p *Heartbeat) { p.Digest = "x" }, OtherState},
+		{2000, func(p *Heartbeat) { p.Attested, p.Digest = 9, "x" }, Agrees},
+		{2000, func(p *Heartbeat) { p.Incarnation = "x" }, Incomparable},
+		{2000, func(p *Heartbeat) { p.Contract = "x" }, Incomparable},
+	} {
+		p := at(c.seq)
+		c.change(&p)
+		if got := f.watch.compare(&p, &own); got != c.want {
+			t.Errorf("%+v: %d, want %d", p, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,583 @@
+package web
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"lockstep/bus"
+	"lockstep/model"
+	"lockstep/worker"
+)
+
+// reason is an error's: each has one, as JSON.
+func (r reply) reason(t *testing.T) string {
+	t.Helper()
+	text, ok := r.data["detail"].(string)
+	if !ok || text == "" || r.header.Get("Content-Type") != "application/json" {
+		t.Errorf("%d without a reason: %s", r.code, r.body)
+	}
+	return text
+}
+
+// TestRefusals: what is no request to a verb at all.
+func TestRefusals(t *testing.T) {
+	f := newFleet(t, Config{})
+	for _, c := range []struct {
+		method, path, body string
+		headers            []string
+		code               int
+		says               string
+	}{
+		{"GET", "/predict", "", nil, 405, "Method Not Allowed"},
+		{"PUT", "/learn", "{}", nil, 405, "Method Not Allowed"},
+		{"POST", "/status", "{}", nil, 405, "Method Not Allowed"},
+		{"POST", "/metrics", "", nil, 405, "Method Not Allowed"},
+		{"GET", "/nope", "", nil, 404, "Not Found"},
+		{"POST", "/predict/more", "{}", nil, 404, "Not Found"},
+		{"POST", "/predict", row(), []string{"Content-Type", "text/plain"}, 415, "application/json"},
+		{"POST", "/learn", row(), []string{"Content-Type", ""}, 415, "application/json"},
+		{"POST", "/explain", row(), []string{"Content-Type", "application/x-ndjson"}, 415, "application/json"},
+		{"POST", "/predict", row(), []string{"Origin", "http://elsewhere.example"}, 403, "other sites"},
+		{"POST", "/predict", row(), []string{"Sec-Fetch-Site", "cross-site"}, 403, "other sites"},
+		{"POST", "/predict", row(), []string{"Host", "elsewhere.example"}, 421, "elsewhere.example"},
+		{"GET", "/status", "", []string{"Host", "elsewhere.example:80"}, 421, "elsewhere.example"},
+		{"POST", "/predict", strings.Repeat(" ", maxBody+1), nil, 413, "bytes"},
+		{"POST", "/predict", row("island", `"`+strings.Repeat("x", 100<<10)+`"`), nil, 413, "bytes"},
+		{"POST", "/learn", event(row("island", `"`+strings.Repeat("x", 2<<20)+`"`), `"x"`), nil, 422, ""},
+	} {
+		got := f.do(c.method, c.path, c.body, c.headers...)
+		if got.code != c.code {
+			t.Errorf("%s %s %v: %d, want %d: %.200s", c.method, c.path, c.headers, got.code, c.code, got.body)
+		} else if c.says != "" && !strings.Contains(got.reason(t), c.says) {
+			t.Errorf("%s %s %v: %s", c.method, c.path, c.headers, got.body)
+		}
+		if c.code == 405 && got.header.Get("Allow") == "" {
+			t.Errorf("%s %s: no Allow", c.method, c.path)
+		}
+	}
+	for _, host := range []string{"localhost", "localhost:99", "127.0.0.1:1", "[::1]:8080", "a.localhost"} {
+		if got := f.do("GET", "/status", "", "Host", host); got.code != 200 {
+			t.Errorf("%s: %s", host, got.body)
+		}
+	}
+	for _, kind := range []string{"application/json; charset=utf-8", "application/vnd.api+json", "Application/JSON"} {
+		if got := f.do("POST", "/predict", row(), "Content-Type", kind); got.code != 200 {
+			t.Errorf("%s: %s", kind, got.body)
+		}
+	}
+}
+
+// TestSlowClient: who does not send what was announced gets a 408.
+func TestSlowClient(t *testing.T) {
+	f := unready(t, Config{})
+	f.door.bodyTimeout = 50 * time.Millisecond
+	f.start(nil)
+	for _, kind := range []string{"application/json", "application/x-ndjson"} {
+		conn, err := net.Dial("tcp", f.door.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: 100\r\n\r\n{", kind)
+		conn.SetDeadline(time.Now().Add(patience))
+		answer, err := io.ReadAll(conn) // the door closes it
+		if err != nil || !strings.Contains(string(answer), "did not come within") && !strings.Contains(string(answer), `"code":408`) {
+			t.Errorf("%s: %s %v", kind, answer, err)
+		}
+		if kind == "application/json" && !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
+			t.Errorf("%s", answer)
+		}
+	}
+}
+
+// TestFlood: more than the door holds at once is refused, with a reason.
+func TestFlood(t *testing.T) {
+	f := unready(t, Config{})
+	f.door.maxInFlight = 2
+	f.start(nil)
+	waiting := make(chan reply, 2)
+	for range 2 {
+		go func() {
+			waiting <- f.do("POST", "/predict", row(), "Lockstep-Min-Seq", "2", "Lockstep-Timeout", "10s")
+		}()
+	}
+	for f.door.inFlight.Load() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	got := f.do("POST", "/predict", row())
+	if got.code != 503 || got.header.Get("Retry-After") == "" || !strings.Contains(got.reason(t), "overloaded") {
+		t.Errorf("%d %v %s", got.code, got.header, got.body)
+	}
+	if got := f.do("GET", "/healthz", ""); got.code != 200 {
+		t.Error("an overloaded door is alive: ", got.body)
+	}
+	f.ask("teach", event(row(), `"Gentoo"`))
+	for range 2 {
+		if got := <-waiting; got.code != 200 || got.header.Get(headerSeq) != "2" {
+			t.Errorf("%d %s", got.code, got.body)
+		}
+	}
+}
+
+// TestToken: without it nothing but the probes; a browser can give it too.
+func TestToken(t *testing.T) {
+	f := newFleet(t, Config{Token: "s3cret"})
+	for _, c := range []struct {
+		given string
+		code  int
+	}{{"", 401}, {"Bearer s3cre", 401}, {"Bearer s3crets", 401}, {"Bearer ", 401}, {"s3cret", 401}, {"Bearer s3cret", 200}, {"Basic eDpzM2NyZXQ=", 200}, {"Basic eDp4", 401}} {
+		for _, path := range []string{"/status", "/metrics", "/openapi.json", "/docs"} {
+			got := f.do("GET", path, "", "Authorization", c.given)
+			if got.code != c.code || c.code == 401 && (got.header.Get("WWW-Authenticate") == "" || strings.Contains(got.body, "s3cret")) {
+				t.Errorf("%s with %q: %d %.100s", path, c.given, got.code, got.body)
+			}
+		}
+	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if got := f.do("GET", path, ""); got.code != 200 {
+			t.Errorf("%s: %d", path, got.code)
+		}
+	}
+	if got := f.do("GET", "/status", "", "Authorization", "Bearer s3cret", "Host", "model.example"); got.code != 200 {
+		t.Error("behind a proxy: ", got.body)
+	}
+}
+
+// TestTLS: a door with a certificate speaks TLS, and one without a good one
+// does not open.
+func TestTLS(t *testing.T) {
+	cert, key, pool := certificate(t)
+	f := unready(t, Config{TLSCert: cert, TLSKey: key})
+	f.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: pool}
+	f.start(nil)
+	if got := f.do("POST", "/predict", row()); got.code != 200 || !strings.HasPrefix(f.door.URL(), "https://") {
+		t.Errorf("%s: %d %s", f.door.URL(), got.code, got.body)
+	}
+	for _, bad := range []Config{{Addr: ":0", TLSCert: cert}, {Addr: ":0", TLSCert: key, TLSKey: key}, {Addr: "8080"}, {Addr: ""}} {
+		if _, err := New(bad); err == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+}
+
+func certificate(t *testing.T) (cert, key string, pool *x509.CertPool) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for name, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool = x509.NewCertPool()
+	pool.AddCert(parsed)
+	return cert, key, pool
+}
+
+// TestBeforeTheWorker: the process is alive, and says what it waits for.
+func TestBeforeTheWorker(t *testing.T) {
+	f := unready(t, Config{})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- f.door.Run(ctx) }()
+	if got := f.do("GET", "/healthz", ""); got.code != 200 {
+		t.Error(got.body)
+	}
+	for _, path := range []string{"/readyz", "/status", "/docs", "/openapi.json"} {
+		if got := f.do("GET", path, ""); got.code != 503 || !strings.Contains(got.reason(t), "NATS") {
+			t.Errorf("%s: %d %s", path, got.code, got.body)
+		}
+	}
+	for _, path := range []string{"/predict", "/learn", "/explain"} {
+		if got := f.do("POST", path, row()); got.code != 503 || !strings.Contains(got.reason(t), "NATS") {
+			t.Errorf("%s: %d %s", path, got.code, got.body)
+		}
+	}
+	if got := f.do("GET", "/metrics", ""); got.code != 200 || !strings.Contains(got.body, "lockstep_build_info") {
+		t.Errorf("%d %s", got.code, got.body)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWhatWasAcceptedIsAnswered: a request that waits when the worker is to
+// stop gets its answer, for the door closes before the worker does.
+func TestWhatWasAcceptedIsAnswered(t *testing.T) {
+	f := newFleet(t, Config{})
+	waiting := make(chan reply, 1)
+	go func() {
+		waiting <- f.do("POST", "/predict", row(), "Lockstep-Min-Seq", "2", "Lockstep-Timeout", "10s")
+	}()
+	for f.door.worker.Load().Status().Parked == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- f.stop() }()
+	<-f.door.Closing()
+	js, err := jetstream.New(f.nc.Conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), "penguins.learn", []byte(event(row(), `"Gentoo"`))); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-waiting; got.code != 200 || got.header.Get(headerSeq) != "2" || got.data["species"] != "Gentoo" {
+		t.Errorf("%d %s", got.code, got.body)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", f.door.Addr()); err == nil {
+		t.Error("the door is still open")
+	}
+}
+
+// TestQuarantined: a replica that is not to be trusted is not ready, and says
+// why on every path.
+func TestQuarantined(t *testing.T) {
+	f := unready(t, Config{})
+	f.start(func(m *model.Model) *model.Model {
+		if m.Seq() == 3 {
+			for bit := 4000; ; bit++ {
+				if flipped, ok := m.Flipped(bit); ok {
+					return flipped
+				}
+			}
+		}
+		return m
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var ended []chan error
+	for _, name := range []string{"good-1", "good-2"} {
+		end := make(chan error, 1)
+		ended = append(ended, end)
+		go func() {
+			end <- worker.Serve(ctx, worker.JoinConfig{Connect: bus.ConnectConfig{Server: f.url}, Name: name, Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.DiscardHandler)})
+		}()
+	}
+	t.Cleanup(func() {
+		cancel()
+		for _, end := range ended {
+			if err := <-end; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	f.eventually(func() bool { return strings.Count(f.do("GET", "/status", "").body, `"votes":true`) == 3 })
+	js, err := jetstream.New(f.nc.Conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, subject := range []string{"learn", "learn", "learn", "ctl.checkpoint"} {
+		if _, err := js.Publish(t.Context(), "penguins."+subject, []byte(event(row(), `"Gentoo"`))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.eventually(func() bool { return strings.Contains(f.do("GET", "/readyz", "").body, "quarantined") })
+	if got := f.do("GET", "/readyz", ""); got.code != 503 || !strings.Contains(got.reason(t), "differ") {
+		t.Errorf("%d %s", got.code, got.body)
+	}
+	if got := f.do("POST", "/predict", row()); got.code != 503 || !strings.Contains(got.reason(t), "quarantined") {
+		t.Errorf("%d %s", got.code, got.body)
+	}
+	if got := f.do("GET", "/healthz", ""); got.code != 200 {
+		t.Error(got.body)
+	}
+	if got := f.do("GET", "/metrics", ""); !strings.Contains(got.body, `lockstep_replica_quarantined{model="penguins",replica="web-1"} 1`) {
+		t.Error(got.body)
+	}
+}
+
+// eventually waits until something holds.
+func (f *fleet) eventually(holds func() bool) {
+	f.t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatal("it never came to that")
+		}
+	}
+}
+
+// TestLines: each line is answered with a line as it comes, good and bad.
+func TestLines(t *testing.T) {
+	f := newFleet(t, Config{})
+	reader, writer := io.Pipe()
+	r, err := http.NewRequestWithContext(t.Context(), "POST", f.door.URL()+"/learn", reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-ndjson")
+	r.Header.Set(headerID, "run-1")
+	answers := make(chan *http.Response, 1)
+	go func() {
+		answer, err := f.http.Do(r)
+		if err != nil {
+			t.Error(err)
+		}
+		answers <- answer
+	}()
+	say := func(line string) {
+		if _, err := io.WriteString(writer, line); err != nil {
+			t.Error(err)
+		}
+	}
+	say(event(row(), `"Gentoo"`) + "\n")
+	answer := <-answers
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	hear := func() (out map[string]any) {
+		t.Helper()
+		if !lines.Scan() {
+			t.Fatal("no more lines: ", lines.Err())
+		}
+		if err := json.Unmarshal(lines.Bytes(), &out); err != nil {
+			t.Fatalf("%s: %v", lines.Text(), err)
+		}
+		return out
+	}
+	if got := hear(); got["learned"] != 1.0 { // before the next line is sent
+		t.Error(got)
+	}
+	say("\n{}\n")
+	if got := hear(); got["line"] != 3.0 || got["code"] != 422.0 || len(got["detail"].([]any)) != 2 {
+		t.Error(got)
+	}
+	say("[" + event(row(), `"Gentoo"`) + "," + event(row("bill_length_mm", `"1"`), `"Adelie"`) + "]\n" + event(row(), `"Adelie"`)) // without an end
+	writer.Close()
+	if got := hear(); got["learned"] != 3.0 || len(got["results"].([]any)) != 2 {
+		t.Error(got)
+	}
+	if got := hear(); got["learned"] != 4.0 {
+		t.Error(got)
+	}
+	if lines.Scan() {
+		t.Error("one line too many: ", lines.Text())
+	}
+	again := f.do("POST", "/learn", event(row(), `"Gentoo"`)+"\n", "Content-Type", "application/jsonl", headerID, "run-1")
+	if again.data["duplicate"] != true || again.data["learned"] != 1.0 {
+		t.Error("a run sent again learns again: ", again.body)
+	}
+	predicted := f.do("POST", "/predict", strings.Repeat(row()+"\n", 500), "Content-Type", "application/x-ndjson")
+	if n := strings.Count(predicted.body, `{"species":"Gentoo"`); n != 500 {
+		t.Errorf("%d of 500 predictions", n)
+	}
+	long := f.do("POST", "/predict", strings.Repeat("x", maxLine+1), "Content-Type", "application/x-ndjson")
+	if long.data["code"] != 413.0 {
+		t.Error(long.body)
+	}
+}
+
+// TestRows: an array of rows gets an array, or all that is wrong with it.
+func TestRows(t *testing.T) {
+	f := newFleet(t, Config{})
+	f.ask("teach", event(row(), `"Gentoo"`))
+	got := f.do("POST", "/predict", repeat(1000, row("body_mass_g", `"1"`)))
+	var all []map[string]any
+	if err := json.Unmarshal([]byte(got.body), &all); err != nil || len(all) != 1000 || all[999]["species"] != "Gentoo" || got.header.Get(headerSeq) != "2" {
+		t.Errorf("%d %v %.200s", got.code, err, got.body)
+	}
+	for body, want := range map[string]string{
+		"[]":                      "too_short",
+		repeat(1001, row()):       "too_long",
+		"[" + row() + ",{}]":      `"loc":["body",1,"island"]`,
+		"[" + row() + ",":         "json_invalid",
+		"[" + row() + ",1]":       `"loc":["body",1]`,
+		repeat(900, "{}"):         "missing",
+		"[" + row() + "]" + row(): "json_invalid",
+	} {
+		if got := f.do("POST", "/predict", body); got.code != 422 || !strings.Contains(got.body, want) {
+			t.Errorf("%.50s: %d %.200s", body, got.code, got.body)
+		}
+	}
+}
+
+// TestMetrics: the names are as Prometheus' own linter wants them, and the
+// counts are right.
+func TestMetrics(t *testing.T) {
+	f := newFleet(t, Config{})
+	f.ask("predict", row())
+	for range 3 {
+		f.do("POST", "/predict", row())
+	}
+	f.do("POST", "/predict", "{}")
+	f.do("POST", "/learn", event(row(), `"Gentoo"`))
+	f.ask("teach", event(row(), `"Gentoo"`))
+	f.eventually(func() bool {
+		return strings.Contains(f.do("GET", "/metrics", "").body, `lockstep_fleet_replicas{model="penguins",replica="web-1",state="ready"} 1`)
+	})
+	text := f.do("GET", "/metrics", "").body
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	const labels = `model="penguins",replica="web-1"`
+	for _, line := range []string{
+		`lockstep_requests_total{code="200",door="http",` + labels + `,verb="predict"} 3`,
+		`lockstep_requests_total{code="422",door="http",` + labels + `,verb="predict"} 1`,
+		`lockstep_requests_total{code="200",door="nats",` + labels + `,verb="predict"} 1`,
+		`lockstep_requests_total{code="200",door="nats",` + labels + `,verb="teach"} 1`,
+		`lockstep_request_duration_seconds_count{door="http",` + labels + `,verb="predict"} 4`,
+		`lockstep_request_duration_seconds_bucket{door="http",` + labels + `,verb="teach",le="+Inf"} 1`,
+		`lockstep_events_total{` + labels + `,verdict="learned"} 2`,
+		`lockstep_log_sequence{` + labels + `} 3`,
+		`lockstep_log_lag_messages{` + labels + `} 0`,
+		`lockstep_replica_state{` + labels + `,state="ready"} 1`,
+		`lockstep_replica_ready{` + labels + `} 1`,
+		`lockstep_model_accuracy_ratio{` + labels + `} 0.5`,
+		`lockstep_fleet_predictions_total{` + labels + `} 4`,
+		`lockstep_build_info{goversion=`, "go_goroutines ", "process_open_fds ",
+	} {
+		if !strings.Contains(text, line) {
+			t.Errorf("not there: %s", line)
+		}
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
+}
+
+// TestTrafficCountsByTheLists: a code or a time that no list has is counted
+// all the same.
+func TestTrafficCountsByTheLists(t *testing.T) {
+	var traffic worker.Traffic
+	for v := range worker.Verbs {
+		for _, code := range append(slices.Clone(worker.Codes), 0, 200, 299) {
+			traffic.Observe(v, code, time.Hour)
+			traffic.Observe(v, code, time.Microsecond)
+		}
+		total := uint64(0)
+		for i := range worker.Codes {
+			total += traffic.Answers(v, i)
+		}
+		buckets, sum := traffic.Latencies(v)
+		n := uint64(len(worker.Codes) + 3)
+		if total != 2*n || buckets[0] != n || buckets[len(worker.Buckets)] != n || len(buckets) != len(worker.Buckets)+1 || sum < time.Duration(n)*time.Hour {
+			t.Errorf("%s: %d answers, %v in %v", worker.Verbs[v], total, buckets, sum)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { traffic.Observe(0, 422, time.Millisecond) }); n != 0 {
+		t.Errorf("counting allocates %v times", n)
+	}
+}
+
+// TestLogsHoldNothingOfARequest at the default level, whatever is sent.
+func TestLogsHoldNothingOfARequest(t *testing.T) {
+	const planted = "PLANTED"
+	var said logs
+	f := newFleet(t, Config{Logger: said.logger()})
+	text := `"` + planted + `"`
+	for _, body := range []string{
+		row("island", text), event(row("sex", text), text), event(row("body_mass_g", text), text), event(row(), "[1,"+text), text, planted, "[" + text + "]",
+		`{` + text + `:1}`, `{"attributes":{` + text + `:` + text + `},` + text + `:1}`,
+	} {
+		for _, path := range []string{"/predict", "/learn", "/explain", "/" + planted, "/predict?q=" + planted} {
+			f.do("POST", path, body, headerID, planted, "X-"+planted, planted)
+			f.do("POST", path, body+"\n", "Content-Type", "application/x-ndjson", headerID, strings.Repeat(planted, 1000), "Lockstep-Min-Seq", planted)
+		}
+		for _, verb := range []string{"predict", "teach", "explain", "status"} {
+			f.ask(verb, body, "Nats-Msg-Id", planted+verb)
+		}
+		if err := f.nc.Publish("penguins.learn", []byte(body)); err != nil { // the fold rejects it
+			t.Fatal(err)
+		}
+	}
+	f.eventually(func() bool { return f.door.worker.Load().Status().Rejected > 5 })
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if log := said.String(); strings.Contains(log, planted) || !strings.Contains(log, `"state":"ready"`) {
+		t.Error(log)
+	}
+}
+
+// TestOpenAPI: the document has the spec's own fields and bounds, and its
+// examples are answered.
+func TestOpenAPI(t *testing.T) {
+	f := newFleet(t, Config{})
+	got := f.do("GET", "/openapi.json", "")
+	var doc struct {
+		Paths      map[string]any
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]struct {
+					Type      string
+					MaxLength int
+					AnyOf     []struct {
+						Type             string
+						Minimum, Maximum *float64
+					}
+				}
+				Required []string
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(got.body), &doc); err != nil {
+		t.Fatal(err)
+	}
+	attributes := doc.Components.Schemas["Attributes"]
+	mass := attributes.Properties["body_mass_g"].AnyOf
+	if island := attributes.Properties["island"]; island.Type != "string" || island.MaxLength != 64 || len(attributes.Required) != 6 ||
+		len(mass) != 2 || *mass[0].Maximum != 100000 || *mass[0].Minimum != 0 || mass[1].Type != "null" {
+		t.Errorf("%+v", attributes)
+	}
+	for path := range doc.Paths {
+		if method := map[bool]string{true: "POST", false: "GET"}[strings.Contains("/predict/learn/explain", path)]; f.do(method, path, "{}").code == 404 {
+			t.Errorf("%s is described, and not there", path)
+		}
+	}
+	spec := model.DefaultSpec()
+	if got := f.do("POST", "/learn", learnExample(spec)); got.code != 200 {
+		t.Error(got.body)
+	}
+	if got := f.do("POST", "/predict", example(spec)); got.code != 200 {
+		t.Error(got.body)
+	}
+	docs := f.do("GET", "/docs", "")
+	if docs.code != 200 || !strings.Contains(docs.body, "bill_length_mm") || !strings.Contains(docs.body, "0 to 1000") || strings.Contains(docs.body, "src=") {
+		t.Error(docs.body)
+	}
+}
