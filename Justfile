@@ -63,7 +63,7 @@ cross:
 
 # the FastAPI app that Lockstep replaces, and Lockstep: the same requests, the same bodies
 parity:
-    .ci/parity
+    .ci/peers TestParity
 
 # planted bugs, each with the test that must find it
 mutants *ARGS:
@@ -72,6 +72,10 @@ mutants *ARGS:
 # Lockstep beside the floor of this machine
 bench *ARGS:
     go run ./cmd/lockstep bench {{ARGS}}
+
+# Lockstep beside River and the FastAPI app, with their dependencies from PyPI: just bench-peers --json
+bench-peers JSON="":
+    LOCKSTEP_JSON={{JSON}} .ci/peers TestPeers {{if JSON == "" {""} else {"| grep '^{'"}}}
 
 # rewrite the transcripts by what the fold says now; read the diff
 transcripts:
