@@ -88,10 +88,7 @@ func credential(r *http.Request) string {
 // rebound tells whether a request to a door that is for this machine alone
 // names another host. An address cannot be rebound.
 func (s *Server) rebound(r *http.Request) bool {
-	if s.listener == nil {
-		return false
-	}
-	if addr, err := netip.ParseAddrPort(s.Addr()); err != nil || !addr.Addr().IsLoopback() {
+	if !s.local || r.Host == s.addr {
 		return false
 	}
 	host := r.Host
