@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -119,7 +120,11 @@ func (s *Server) door(verb string, answer func(*served, http.ResponseWriter, *ht
 		default:
 			code = answer(served, w, r)
 		}
-		s.metrics.http.Observe(place, code, time.Since(began))
+		took := time.Since(began)
+		s.metrics.http.Observe(place, code, took)
+		if s.log.Enabled(r.Context(), slog.LevelDebug) {
+			s.log.Debug("request", "verb", verb, "code", code, "took", took.String(), "from", r.RemoteAddr)
+		}
 	}
 }
 
