@@ -16,8 +16,10 @@ import (
 	"time"
 
 	"github.com/adrg/xdg"
+	"github.com/lmittmann/tint"
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"lockstep/bus"
 	"lockstep/bus/broker"
@@ -129,8 +131,11 @@ func (d *demo) openDoor(cmd *cobra.Command) (*web.Server, error) {
 	return door, err
 }
 
+// demoLogger writes for people only, and what is out of the ordinary.
 func demoLogger(out io.Writer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	f, ok := out.(*os.File)
+	plain := !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("NO_COLOR") != ""
+	return slog.New(tint.NewHandler(out, &tint.Options{Level: slog.LevelWarn, TimeFormat: time.TimeOnly, NoColor: plain}))
 }
 
 // prepareStore finds the store's directory, and empties it with --fresh.

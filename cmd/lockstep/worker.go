@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"time"
 
+	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -21,7 +23,7 @@ var replicaName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 func workerCommand() *cobra.Command {
 	var c connection
 	var h httpDoor
-	var name, spec string
+	var name, spec, level string
 	var replicas int
 	cmd := &cobra.Command{
 		Use:   "worker",
@@ -50,7 +52,11 @@ what it has accepted, and leaves.`,
 			if replicas < 1 || replicas > 5 {
 				return usage("--replicas is %d, and must be from 1 to 5", replicas)
 			}
-			log := logger(cmd.ErrOrStderr())
+			var logged slog.Level
+			if err := logged.UnmarshalText([]byte(level)); err != nil {
+				return usage("--log-level is %q, and must be debug, info, warn or error", level)
+			}
+			log := logger(cmd.ErrOrStderr(), logged)
 			config := c.config
 			config.Wait = true
 			config.Notice = func(text string) { log.Info(text, "replica", name) }
@@ -71,6 +77,7 @@ what it has accepted, and leaves.`,
 	addSpecFlag(cmd, &spec)
 	h.addFlags(cmd, "", "address of the HTTP door, host:port; :8080 is 127.0.0.1:8080 (default: none)")
 	cmd.Flags().StringVar(&name, "name", "", "the replica's name, unique in the fleet (default: the host's and a random part)")
+	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error; debug adds a line per HTTP request, without its content")
 	cmd.Flags().IntVar(&replicas, "replicas", 1, "JetStream replicas of the streams, if this worker makes them: 3 in a cluster")
 	return cmd
 }
@@ -87,9 +94,9 @@ func defaultName() string {
 }
 
 // logger writes for people on a terminal, and JSON elsewhere.
-func logger(out io.Writer) *slog.Logger {
+func logger(out io.Writer, level slog.Level) *slog.Logger {
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return slog.New(slog.NewTextHandler(out, nil))
+		return slog.New(tint.NewHandler(out, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""}))
 	}
-	return slog.New(slog.NewJSONHandler(out, nil))
+	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level}))
 }

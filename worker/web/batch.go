@@ -55,11 +55,12 @@ func (s *Server) rows(served *served, w http.ResponseWriter, r *http.Request, b 
 		case answer.Code != 0:
 			return s.refused(served, w, r, "predict", row, answer)
 		}
-		p := cut(answer.Body)
+		body, tail := cut(answer.Body)
 		if i == 0 {
-			w.Header()[headerSeq], w.Header()[headerReceipt] = []string{p.seq}, []string{p.receipt}
+			n := name(tail)
+			w.Header()[headerSeq], w.Header()[headerReceipt] = n.seq, n.receipt
 		}
-		out = append(append(out, p.body...), ',')
+		out = append(append(out, body...), ',')
 	}
 	if len(bad) > 0 {
 		return sendValue(w, http.StatusUnprocessableEntity, failure{Detail: bad})

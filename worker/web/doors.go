@@ -54,30 +54,43 @@ func (s *Server) predict(served *served, w http.ResponseWriter, r *http.Request)
 // predicted sends a prediction: the body is the original app's, the rest
 // comes as headers.
 func (s *Server) predicted(w http.ResponseWriter, reply []byte) int {
-	p := cut(reply)
-	h := w.Header()
-	h[headerSeq], h[headerReceipt] = []string{p.seq}, []string{p.receipt}
-	return send(w, http.StatusOK, p.body)
-}
-
-// prediction is the reply to a predict request, taken apart.
-type prediction struct {
-	body         []byte
-	seq, receipt string
-}
-
-// cut takes a prediction apart: the worker ends each with its sequence and
-// receipt, which hold no quotes.
-func cut(reply []byte) prediction {
-	const seq, receipt = `,"seq":`, `,"receipt":"`
-	i, j := bytes.LastIndex(reply, []byte(seq)), bytes.LastIndex(reply, []byte(receipt))
-	if i < 0 || j < i {
-		return prediction{body: reply}
+	body, tail := cut(reply)
+	n := s.last.Load()
+	if n == nil || string(tail) != n.tail {
+		n = name(tail)
+		s.last.Store(n)
 	}
-	p := prediction{seq: string(reply[i+len(seq) : j]), receipt: string(reply[j+len(receipt) : len(reply)-len(`"}`)])}
+	h := w.Header()
+	h[headerSeq], h[headerReceipt] = n.seq, n.receipt
+	return send(w, http.StatusOK, body)
+}
+
+// cut takes a prediction apart: the original app's reply, and what the worker
+// ends it with, which holds no quotes but its own.
+func cut(reply []byte) (body, tail []byte) {
+	i := bytes.LastIndex(reply, []byte(`,"seq":`))
+	if i < 0 {
+		return reply, nil
+	}
 	reply[i] = '}' // the reply is the caller's own
-	p.body = reply[:i+1]
-	return p
+	return reply[:i+1], reply[i+1:]
+}
+
+// named is what the headers say that replies of one sequence have in common.
+type named struct {
+	tail         string
+	seq, receipt []string
+}
+
+func name(tail []byte) *named {
+	var t struct {
+		Seq     json.Number `json:"seq"`
+		Receipt string      `json:"receipt"`
+	}
+	if len(tail) > 0 {
+		_ = json.Unmarshal(append([]byte{'{'}, tail...), &t) // the worker wrote it
+	}
+	return &named{string(tail), []string{t.Seq.String()}, []string{t.Receipt}}
 }
 
 // learnt is a teach's reply, as worker writes it.

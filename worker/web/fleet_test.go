@@ -29,7 +29,7 @@ const patience = 20 * time.Second
 
 // fleet is a server and one worker with an HTTP door.
 type fleet struct {
-	t    *testing.T
+	t    testing.TB
 	url  string // NATS
 	nc   *bus.Conn
 	door *Server
@@ -60,7 +60,7 @@ func newSibling(t *testing.T) *fleet {
 	return f
 }
 
-func sibling(t *testing.T, config Config) *fleet {
+func sibling(t testing.TB, config Config) *fleet {
 	t.Helper()
 	server, err := broker.Start(t.Context(), broker.Config{StoreDir: t.TempDir()})
 	if err != nil {
@@ -87,6 +87,15 @@ func sibling(t *testing.T, config Config) *fleet {
 	if err := f.door.Listen(); err != nil {
 		t.Fatal(err)
 	}
+	return f
+}
+
+// benchFleet is a fleet that has learned both sorts of penguin.
+func benchFleet(b *testing.B) *fleet {
+	b.Helper()
+	f := sibling(b, Config{})
+	f.start(nil)
+	f.ask("teach", "["+event(row(), `"Gentoo"`)+","+event(row("island", `"Dream"`, "sex", "null"), `"Adelie"`)+"]")
 	return f
 }
 
@@ -153,7 +162,7 @@ func (f *fleet) do(method, path, body string, headers ...string) reply {
 	return read(f.t, answer)
 }
 
-func read(t *testing.T, answer *http.Response) reply {
+func read(t testing.TB, answer *http.Response) reply {
 	t.Helper()
 	defer answer.Body.Close()
 	data, err := io.ReadAll(answer.Body)

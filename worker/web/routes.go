@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -88,10 +89,7 @@ func credential(r *http.Request) string {
 // rebound tells whether a request to a door that is for this machine alone
 // names another host. An address cannot be rebound.
 func (s *Server) rebound(r *http.Request) bool {
-	if s.listener == nil {
-		return false
-	}
-	if addr, err := netip.ParseAddrPort(s.Addr()); err != nil || !addr.Addr().IsLoopback() {
+	if !s.local || r.Host == s.addr {
 		return false
 	}
 	host := r.Host
@@ -122,7 +120,11 @@ func (s *Server) door(verb string, answer func(*served, http.ResponseWriter, *ht
 		default:
 			code = answer(served, w, r)
 		}
-		s.metrics.http.Observe(place, code, time.Since(began))
+		took := time.Since(began)
+		s.metrics.http.Observe(place, code, took)
+		if s.log.Enabled(r.Context(), slog.LevelDebug) {
+			s.log.Debug("request", "verb", verb, "code", code, "took", took.String(), "from", r.RemoteAddr)
+		}
 	}
 }
 

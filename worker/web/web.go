@@ -57,6 +57,9 @@ type Server struct {
 	closing   chan struct{} // closed when the door closes: streams end
 	closeOnce sync.Once
 	listener  net.Listener // set by Listen
+	addr      string       // its own, likewise
+	local     bool         // it is for this machine alone, likewise
+	last      atomic.Pointer[named]
 	tls       *tls.Config
 }
 
@@ -109,7 +112,9 @@ func (s *Server) Listen() error {
 	if err != nil {
 		return fmt.Errorf("the HTTP door: %w", err)
 	}
-	s.listener = l
+	s.listener, s.addr = l, l.Addr().String()
+	addr, err := netip.ParseAddrPort(s.addr)
+	s.local = err == nil && addr.Addr().IsLoopback()
 	return nil
 }
 
@@ -118,7 +123,7 @@ func (s *Server) Addr() string {
 	if s.listener == nil {
 		return s.cfg.Addr
 	}
-	return s.listener.Addr().String()
+	return s.addr
 }
 
 // URL is where people find the door.
@@ -137,7 +142,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	if addr, err := netip.ParseAddrPort(s.Addr()); s.cfg.Token == "" && (err != nil || !addr.Addr().IsLoopback()) {
+	if s.cfg.Token == "" && !s.local {
 		s.log.Warn("the HTTP door has no authentication: whoever reaches it can teach the model; give it --http-token, or put it behind a proxy that asks", "addr", s.Addr())
 	}
 	server := &http.Server{

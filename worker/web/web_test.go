@@ -581,3 +581,34 @@ func TestOpenAPI(t *testing.T) {
 		t.Error(docs.body)
 	}
 }
+
+// TestAnOpenDoorIsSaid: one that others reach, and that asks for no token,
+// says so when it opens; others don't.
+func TestAnOpenDoorIsSaid(t *testing.T) {
+	for _, c := range []struct {
+		config Config
+		warns  bool
+	}{{Config{Addr: "0.0.0.0:0"}, true}, {Config{Addr: "0.0.0.0:0", Token: "x"}, false}, {Config{Addr: "127.0.0.1:0"}, false}, {Config{Addr: ":0"}, false}, {Config{Addr: "[::1]:0"}, false}} {
+		var said logs
+		c.config.Logger = said.logger()
+		door, err := New(c.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- door.Run(ctx) }()
+		for deadline := time.Now().Add(patience); !strings.Contains(said.String(), "the HTTP door is open"); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal(said.String())
+			}
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if warned := strings.Contains(said.String(), "has no authentication"); warned != c.warns {
+			t.Errorf("%+v: %s", c.config, said.String())
+		}
+	}
+}
