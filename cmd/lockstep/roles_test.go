@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +20,7 @@ import (
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"lockstep/bus"
 	"lockstep/model"
@@ -433,4 +436,105 @@ func report(t *testing.T, matrix []tried) {
 		}
 	}
 	t.Log("attempts of predictor and worker that fail" + text)
+}
+
+// TestClusterConfig starts the three servers of cluster.conf, each in its own
+// way to prove who one is: they find each other, and hold a log three times.
+func TestClusterConfig(t *testing.T) {
+	for _, with := range []string{"certs", "nkeys", "creds"} {
+		t.Run(with, func(t *testing.T) { // not parallel: its servers read the environment
+			servers, auth := startCluster(t, layOut(t, "--with", with))
+			s := &secured{servers[0], auth, with}
+			lockstep(t, append([]string{"init", "--replicas", "3"}, s.flags("operator")...)...)
+			s.serve(t, "blue-1")
+			s.server = servers[1]
+			lockstep(t, append(append([]string{"teach"}, s.flags("teacher")...), lesson)...)
+			if out := lockstep(t, append([]string{"verify", "--json"}, s.flags("operator")...)...); !strings.Contains(out, `"identical":true`) {
+				t.Error(out)
+			}
+		})
+	}
+}
+
+// startCluster starts the three servers of a laid out cluster.conf.
+func startCluster(t *testing.T, dir string) (servers []*natsserver.Server, auth string) {
+	t.Helper()
+	var ports []int
+	for range 3 {
+		ports = append(ports, unusedPort(t))
+	}
+	t.Setenv("NATS_ROUTES", fmt.Sprintf("[tls://127.0.0.1:%d, tls://127.0.0.1:%d, tls://127.0.0.1:%d]", ports[0], ports[1], ports[2]))
+	t.Setenv("NATS_HTTP", "127.0.0.1:8222")
+	for i, port := range ports {
+		t.Setenv("NATS_NAME", fmt.Sprintf("nats-%d", i))
+		servers = append(servers, startConfig(t, filepath.Join(dir, "cluster.conf"), func(o *natsserver.Options) { o.Cluster.Host, o.Cluster.Port = "127.0.0.1", port }))
+	}
+	awaitCluster(t, servers)
+	return servers, filepath.Join(dir, "auth")
+}
+
+// awaitCluster waits until servers have a leader of their streams.
+func awaitCluster(t *testing.T, servers []*natsserver.Server) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		current, led := 0, false
+		for _, s := range servers {
+			led = led || s.JetStreamIsLeader() && len(s.JetStreamClusterPeers()) == len(servers)
+			if s.JetStreamIsCurrent() {
+				current++
+			}
+		}
+		if led && current == len(servers) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the cluster does not begin")
+		}
+	}
+}
+
+// newCluster3 is a cluster without users.
+func newCluster3(t *testing.T, change ...func(i int, o *natsserver.Options)) (url string, js jetstream.JetStream) {
+	t.Helper()
+	servers := startOpenCluster(t, change...)
+	conn, err := bus.Connect(t.Context(), bus.ConnectConfig{Server: servers[0].ClientURL(), Bare: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	if js, err = jetstream.New(conn.Conn); err != nil {
+		t.Fatal(err)
+	}
+	return servers[0].ClientURL(), js
+}
+
+func startOpenCluster(t *testing.T, change ...func(i int, o *natsserver.Options)) (servers []*natsserver.Server) {
+	t.Helper()
+	var ports []int
+	var routes []*url.URL
+	for range 3 {
+		ports = append(ports, unusedPort(t))
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", ports[len(ports)-1])})
+	}
+	for i, port := range ports {
+		servers = append(servers, startConfig(t, "../../deploy/nats/single.conf", func(o *natsserver.Options) {
+			o.ServerName, o.Cluster, o.Routes = fmt.Sprintf("n%d", i), natsserver.ClusterOpts{Name: "open", Host: "127.0.0.1", Port: port}, routes
+			for _, f := range change {
+				f(i, o)
+			}
+		}))
+	}
+	awaitCluster(t, servers)
+	return servers
+}
+
+// unusedPort is a port of nobody's at this moment.
+func unusedPort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }
