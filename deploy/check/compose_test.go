@@ -1,6 +1,7 @@
 package check
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
+// composeEnv is what .env must say.
 var composeEnv = map[string]string{"LOCKSTEP_USER": "1000:1000", "LOCKSTEP_VERSION": "1.2.3"}
 
 func compose(t *testing.T, env map[string]string) (*types.Project, error) {
@@ -20,7 +22,8 @@ func compose(t *testing.T, env map[string]string) (*types.Project, error) {
 		t.Fatal(err)
 	}
 	return loader.LoadWithContext(t.Context(), types.ConfigDetails{
-		WorkingDir: dir, Environment: env, ConfigFiles: []types.ConfigFile{{Filename: filepath.Join(dir, "compose.yaml")}},
+		WorkingDir: dir, Environment: maps.Clone(env), // it adds to them
+		ConfigFiles: []types.ConfigFile{{Filename: filepath.Join(dir, "compose.yaml")}},
 	})
 }
 
@@ -94,7 +97,7 @@ func TestCompose(t *testing.T) {
 func TestComposeIsStrict(t *testing.T) {
 	text := strings.Replace(string(read(t, "compose.yaml")), "stop_grace_period:", "stop_grace_perod:", 1)
 	_, err := loader.LoadWithContext(t.Context(), types.ConfigDetails{
-		WorkingDir: deploy, Environment: composeEnv, ConfigFiles: []types.ConfigFile{{Filename: "compose.yaml", Content: []byte(text)}},
+		WorkingDir: deploy, Environment: maps.Clone(composeEnv), ConfigFiles: []types.ConfigFile{{Filename: "compose.yaml", Content: []byte(text)}},
 	})
 	if err == nil {
 		t.Error("a key that is misspelt is accepted")
