@@ -68,6 +68,7 @@ type peers struct {
 	python string
 	rows   [][]byte
 	dir    string // of the app
+	binary string // Lockstep's, as it is released
 	url    string // of the NATS server
 	door   string // the worker's HTTP door, host and port
 	app    string // the app's
@@ -101,9 +102,13 @@ func gentoo(answer []byte) error {
 // processes of their own that have learned the penguins.
 func (p *peers) start() {
 	t := p.t
+	p.binary = filepath.Join(t.TempDir(), "lockstep")
+	if out, err := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", p.binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%s %v", out, err)
+	}
 	_, port := startBroker(t, t.TempDir(), "0")
 	p.url = "nats://127.0.0.1:" + port
-	worker, found, err := startProcess(t.TempDir(), append(os.Environ(), "HOME="+t.TempDir()), `"url":"http://([0-9.:]+)"`, "lockstep", "worker", "-s", p.url, "--name", "peer", "--http", "127.0.0.1:0")
+	worker, found, err := startProcess(t.TempDir(), append(os.Environ(), "HOME="+t.TempDir()), `"url":"http://([0-9.:]+)"`, p.binary, "worker", "-s", p.url, "--name", "peer", "--http", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,9 +368,12 @@ func (p *peers) ready(_ *bench, round int) (float64, float64, error) {
 		_, port := startBroker(p.t, p.t.TempDir(), "0")
 		url := "nats://127.0.0.1:" + port
 		began := time.Now()
-		workers := startWorkers(p.t, url, fmt.Sprint("ready-", round))
+		worker, _, err := startProcess(p.t.TempDir(), append(os.Environ(), "HOME="+p.t.TempDir()), `"state":"ready"`, p.binary, "worker", "-s", url, "--http", "127.0.0.1:0")
+		if err != nil {
+			return 0, err
+		}
 		took := time.Since(began)
-		workers[0].stop(syscall.SIGKILL)
+		worker.stop(syscall.SIGKILL)
 		return took.Seconds(), nil
 	}
 	theirs := func() (float64, error) {
