@@ -90,7 +90,7 @@ wrong, 3 no server, log or worker could be reached.`,
 		return usage("%w\nsee: %s --help", err, cmd.CommandPath())
 	})
 	root.AddCommand(demoCommand(), workerCommand(), predictCommand(), teachCommand(), learnCommand(), statusCommand(), replayCommand(), verifyCommand(), snapshotCommand(), compactCommand(), benchCommand(), initCommand(), rolesCommand(), versionCommand())
-	root.AddCommand(tailCommand(), healthCommand(), manualCommand())
+	root.AddCommand(topCommand(), tailCommand(), healthCommand(), manualCommand())
 	finishBuiltins(root)
 	checkArgs(root)
 	return root
