@@ -150,6 +150,9 @@ func (t *top) View() tea.View {
 func (t *top) text() string {
 	var out strings.Builder
 	furthest := t.furthest()
+	if t.at.IsZero() {
+		return "asking the fleet of " + t.model + " …"
+	}
 	fmt.Fprintf(&out, "lockstep top  %s  %s", t.model, t.at.Format(time.TimeOnly))
 	if furthest != nil {
 		fmt.Fprintf(&out, "  learned %d", furthest.Learned)
@@ -162,17 +165,22 @@ func (t *top) text() string {
 	t.table(&out)
 	for _, r := range t.rows {
 		if r.Advisory != "" {
-			fmt.Fprintf(&out, "%s: %s\n", r.Replica, r.Advisory)
+			t.wrap(&out, r.Replica+": "+r.Advisory)
 		}
 	}
 	if t.trouble != nil {
-		fmt.Fprintln(&out, t.trouble)
+		t.wrap(&out, t.trouble.Error())
 	}
 	out.WriteString("\nq: leave")
-	if t.width > 0 {
-		return text.WrapSoft(out.String(), t.width)
-	}
 	return out.String()
+}
+
+// wrap adds a sentence in lines that fit; what else is too wide is cut.
+func (t *top) wrap(out *strings.Builder, sentence string) {
+	if t.width > 0 {
+		sentence = text.WrapSoft(sentence, t.width)
+	}
+	fmt.Fprintln(out, sentence)
 }
 
 // furthest is the replica that has applied most; nil without any.
