@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -37,6 +39,9 @@ func figures() []figure {
 		{name: "predict-while-folding", what: "predict p99 while 50,000 events/s are folded ÷ idle", atMost: true, goal: 3, measure: predictWhileFolding},
 		{name: "categories-predict", what: "cost of a prediction at 5,000 categories ÷ at 3", atMost: true, goal: 1.5, measure: categories(false)},
 		{name: "categories-learn", what: "cost of a learn at 5,000 categories ÷ at 3", atMost: true, goal: 1.5, measure: categories(true)},
+		{name: "ready", what: "ms from the start of a worker's process to its first answer, empty log (no floor)", rounds: 3, measure: ofProcess(ready)},
+		{name: "memory", what: "MB resident of a worker's process that has answered and is idle (no floor)", rounds: 3, measure: ofProcess(resident)},
+		{name: "binary", what: "MB of the program (no floor)", rounds: 1, measure: binary},
 		{name: "allocations", what: "allocations of ours per prediction and per folded event", atMost: true, goal: 0, rounds: 1, measure: allocations},
 	}
 }
@@ -712,4 +717,76 @@ func allocations(*bench, int) (float64, float64, error) {
 	}
 	runtime.ReadMemStats(&after)
 	return float64((after.Mallocs - before.Mallocs) / n), 1, nil
+}
+
+// ofProcess measures a worker's process; the floor is 1, so that the ratio is
+// the number.
+func ofProcess(measure func(b *bench, nc *bus.Conn, worker *exec.Cmd) (float64, error)) func(*bench, int) (float64, float64, error) {
+	return func(b *bench, _ int) (float64, float64, error) {
+		url, err := b.server(true)
+		if err != nil {
+			return 0, 0, err
+		}
+		nc, err := b.connect(url)
+		if err != nil {
+			return 0, 0, err
+		}
+		program, err := os.Executable()
+		if err != nil {
+			return 0, 0, err
+		}
+		worker := exec.CommandContext(b.ctx, program, "worker", "-s", url)
+		defer func() {
+			if worker.Process != nil {
+				_ = worker.Process.Kill()
+				_ = worker.Wait()
+			}
+		}()
+		x, err := measure(b, nc, worker)
+		return x, 1, err
+	}
+}
+
+// ready is how long a worker takes to its first answer, in milliseconds.
+func ready(b *bench, nc *bus.Conn, worker *exec.Cmd) (float64, error) {
+	began := time.Now()
+	if err := worker.Start(); err != nil {
+		return 0, err
+	}
+	for {
+		_, err := bus.Ask(b.ctx, nc, "penguins.predict", []byte(benchRow), nil)
+		if err == nil {
+			return time.Since(began).Seconds() * 1000, nil
+		}
+		if !errors.Is(err, bus.ErrNobody) || time.Since(began) > time.Minute {
+			return 0, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// resident is how much memory a worker has that is idle, in MB.
+func resident(b *bench, nc *bus.Conn, worker *exec.Cmd) (float64, error) {
+	if _, err := ready(b, nc, worker); err != nil {
+		return 0, err
+	}
+	time.Sleep(b.slice)
+	out, err := exec.CommandContext(b.ctx, "ps", "-o", "rss=", "-p", strconv.Itoa(worker.Process.Pid)).Output()
+	if err != nil {
+		return 0, fmt.Errorf("ps: %w", err)
+	}
+	kilobytes, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+	return kilobytes / 1000, err
+}
+
+func binary(*bench, int) (float64, float64, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return 0, 0, err
+	}
+	file, err := os.Stat(program)
+	if err != nil {
+		return 0, 0, err
+	}
+	return float64(file.Size()) / 1e6, 1, nil
 }
