@@ -114,16 +114,21 @@ func (f *fleet) startTampered(name string, s *model.Spec, tamper func(*model.Mod
 	return r
 }
 
+func (f *fleet) joinConfig(name string) JoinConfig {
+	return JoinConfig{
+		Connect: bus.ConnectConfig{Server: f.url}, Name: name, Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
 func (f *fleet) launch(name string, s *model.Spec, tamper func(*model.Model) *model.Model, onState func(State)) running {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
-		ended <- Serve(ctx, JoinConfig{
-			Connect: bus.ConnectConfig{Server: f.url}, Name: name, Version: "1.2.3", Spec: s,
-			Logger: slog.New(slog.DiscardHandler), OnState: onState, Tamper: tamper,
-		})
+		config := f.joinConfig(name)
+		config.Spec, config.OnState, config.Tamper = s, onState, tamper
+		ended <- Serve(ctx, config)
 	}()
 	stop := func() { cancel(); <-finished }
 	f.t.Cleanup(stop)

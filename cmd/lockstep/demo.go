@@ -135,7 +135,7 @@ func (d *demo) openDoor(cmd *cobra.Command) (*web.Server, error) {
 func demoLogger(out io.Writer) *slog.Logger {
 	f, ok := out.(*os.File)
 	plain := !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("NO_COLOR") != ""
-	return slog.New(tint.NewHandler(out, &tint.Options{Level: slog.LevelWarn, TimeFormat: time.TimeOnly, NoColor: plain}))
+	return slog.New(tint.NewTextHandler(out, &tint.Options{Level: slog.LevelWarn, TimeFormat: time.TimeOnly, NoColor: plain}))
 }
 
 // prepareStore finds the store's directory, and empties it with --fresh.

@@ -241,20 +241,29 @@ func TestBeforeTheWorker(t *testing.T) {
 	}
 }
 
-// TestWhatWasAcceptedIsAnswered: a request that waits when the worker is to
-// stop gets its answer, for the door closes before the worker does.
+// TestWhatWasAcceptedIsAnswered: requests that wait, or are still being sent,
+// when the worker is to stop get their answers, for the door closes before the worker does.
 func TestWhatWasAcceptedIsAnswered(t *testing.T) {
 	f := newFleet(t, Config{})
 	waiting := make(chan reply, 1)
 	go func() {
 		waiting <- f.do("POST", "/predict", row(), "Lockstep-Min-Seq", "2", "Lockstep-Timeout", "10s")
 	}()
-	for f.door.worker.Load().Status().Parked == 0 {
-		time.Sleep(time.Millisecond)
+	conn, err := net.Dial("tcp", f.door.Addr())
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(row()), row()[:9])
+	f.eventually(func() bool { return f.door.worker.Load().Status().Parked == 1 && f.door.inFlight.Load() == 2 })
 	stopped := make(chan error, 1)
 	go func() { stopped <- f.stop() }()
 	<-f.door.Closing()
+	io.WriteString(conn, row()[9:]) // was accepted before, and is heard to the end
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") {
+		t.Errorf("%s %v", answer, err)
+	}
 	js, err := jetstream.New(f.nc.Conn)
 	if err != nil {
 		t.Fatal(err)
@@ -437,6 +446,7 @@ func TestRows(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	f := newFleet(t, Config{})
 	f.ask("predict", row())
+	f.ask("predict", "{}")
 	for range 3 {
 		f.do("POST", "/predict", row())
 	}
@@ -459,6 +469,7 @@ func TestMetrics(t *testing.T) {
 		`lockstep_requests_total{code="200",door="http",` + labels + `,verb="predict"} 3`,
 		`lockstep_requests_total{code="422",door="http",` + labels + `,verb="predict"} 1`,
 		`lockstep_requests_total{code="200",door="nats",` + labels + `,verb="predict"} 1`,
+		`lockstep_requests_total{code="422",door="nats",` + labels + `,verb="predict"} 1`,
 		`lockstep_requests_total{code="200",door="nats",` + labels + `,verb="teach"} 1`,
 		`lockstep_request_duration_seconds_count{door="http",` + labels + `,verb="predict"} 4`,
 		`lockstep_request_duration_seconds_bucket{door="http",` + labels + `,verb="teach",le="+Inf"} 1`,
@@ -610,5 +621,22 @@ func TestAnOpenDoorIsSaid(t *testing.T) {
 		if warned := strings.Contains(said.String(), "has no authentication"); warned != c.warns {
 			t.Errorf("%+v: %s", c.config, said.String())
 		}
+	}
+}
+
+// TestPlacesAreInTheOrderOfTheFields, whatever the order of the body.
+func TestPlacesAreInTheOrderOfTheFields(t *testing.T) {
+	f := newFleet(t, Config{})
+	got := f.do("POST", "/learn", `[`+event(row(), `"Gentoo"`)+`,{"species":1,"id":2,"attributes":{"sex":3,"body_mass_g":[],"island":4,"island":5}},{}]`)
+	var where []string
+	for _, d := range got.data["detail"].([]any) {
+		where = append(where, strings.Trim(fmt.Sprint(d.(map[string]any)["loc"].([]any)[1:]), "[]"))
+	}
+	want := []string{
+		"1 attributes island", "1 attributes island", "1 attributes island", "1 attributes bill_length_mm", "1 attributes bill_depth_mm",
+		"1 attributes flipper_length_mm", "1 attributes body_mass_g", "1 attributes sex", "1 species", "1 id", "2 attributes", "2 species",
+	}
+	if fmt.Sprint(where) != fmt.Sprint(want) {
+		t.Errorf("%q\nwant\n%q", where, want)
 	}
 }
