@@ -22,6 +22,20 @@ race:
 e2e:
     go test -tags e2e -run 'EndToEnd|Killed|Stopped|Garbage|ColdStart|DamagedBlock|ServerDeath' ./cmd/lockstep
 
+# every action as every role, on real servers: just roles, just roles --json
+roles FORMAT="":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    case "{{FORMAT}}" in
+    --json)
+        matrix=$(mktemp)
+        trap 'rm -f "$matrix"' EXIT
+        LOCKSTEP_ROLES=$matrix go test -count 1 -run 'TestRoles$|TestWhoAsks' ./cmd/lockstep >&2
+        cat "$matrix" ;;
+    *)
+        go test -count 1 -run 'TestRoles$|TestWhoAsks' -v ./cmd/lockstep ;;
+    esac
+
 # what strangers can send, as fast as it comes: just garbage 10m
 garbage TIME="1m":
     LOCKSTEP_GARBAGE={{TIME}} go test -tags e2e -timeout 0 -run Garbage -v ./cmd/lockstep

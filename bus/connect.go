@@ -52,23 +52,30 @@ type PermissionError struct {
 
 func (e *PermissionError) Error() string {
 	hint := ""
-	if strings.EqualFold(e.Operation, "subscription") && strings.HasPrefix(e.Subject, "_INBOX") {
+	if e.inbox() {
 		hint = ": give its inbox prefix, with --inbox-prefix or in the nats context"
 	}
 	return fmt.Sprintf("the right is missing: %s to %q is not allowed for this user%s", e.Operation, e.Subject, hint)
+}
+
+// inbox tells whether it is answers that cannot come.
+func (e *PermissionError) inbox() bool {
+	return strings.EqualFold(e.Operation, "subscription") && strings.HasPrefix(e.Subject, nats.InboxPrefix)
 }
 
 // Conn is a connection that notices denied calls.
 type Conn struct {
 	*nats.Conn
 	config ConnectConfig
-	api    string // begins the subjects of JetStream's API: "$JS.API.", or the context's own
+	saved  *natscontext.Context // how it was made
+	api    string               // begins the subjects of JetStream's API: "$JS.API.", or the context's own
 
 	mu      sync.Mutex
 	waiting map[*call]bool              // calls under way; guarded by mu
 	slow    map[*nats.Subscription]bool // have lost messages; guarded by mu
 	backlog *backlog
-	first   *Conn // whose dropped messages are counted with its own: this one, or what it is like
+	deaf    atomic.Pointer[PermissionError] // no answer can come: the inboxes are denied
+	first   *Conn                           // whose dropped messages are counted with its own: this one, or what it is like
 }
 
 // call is a call under way that a missing right would leave unanswered.
@@ -118,7 +125,7 @@ func dial(config ConnectConfig) (c *Conn, server string, err error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("credentials: %w", err)
 	}
-	c.api = apiPrefix(saved)
+	c.api, c.saved = apiPrefix(saved), saved
 	server = saved.ServerURL()
 	c.Conn, err = nats.Connect(server, options...)
 	c.backlog = newBacklog(func() uint64 { return atomic.LoadUint64(&c.InMsgs) })
@@ -236,7 +243,10 @@ func (c *Conn) options() []nats.Option {
 				notice(fmt.Sprintf("lost the NATS server: %v", err))
 			}
 		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) { notice("connected to the NATS server at " + nc.ConnectedUrlRedacted()) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			c.deaf.Store(nil) // the server may allow it now
+			notice("connected to the NATS server at " + nc.ConnectedUrlRedacted())
+		}),
 	}
 }
 
@@ -286,6 +296,9 @@ func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 		return
 	}
 	c.config.notice(denied.Error())
+	if strings.EqualFold(denied.Operation, "subscription") && strings.HasPrefix(denied.Subject, c.inboxes()) {
+		c.deaf.Store(denied)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for w := range c.waiting { // order: each is told the same
@@ -296,10 +309,21 @@ func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	}
 }
 
+// inboxes begins the subjects that answers come to.
+func (c *Conn) inboxes() string {
+	if prefix := c.Opts.InboxPrefix; prefix != "" {
+		return prefix + "."
+	}
+	return nats.InboxPrefix
+}
+
 // do runs a call that publishes to a subject, or to subjects that begin so,
 // with a time-out. A right that is found missing meanwhile ends it at once,
 // as a *PermissionError.
 func (c *Conn) do(ctx context.Context, subject string, timeout time.Duration, f func(context.Context) error) error {
+	if denied := c.deaf.Load(); denied != nil {
+		return denied
+	}
 	ctx, stop := context.WithTimeout(ctx, timeout)
 	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)

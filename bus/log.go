@@ -348,6 +348,9 @@ func (l *Log) Message(ctx context.Context, seq uint64) (msg *Message, err error)
 // End returns the first and the last sequence of the log.
 func (l *Log) End(ctx context.Context) (first, last uint64, err error) {
 	info, err := l.info(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		err = fmt.Errorf("%w: %w", ErrNoLog, err)
+	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("log %s: %w", l.config.Stream(), err)
 	}

@@ -59,7 +59,10 @@ func Roles(name string) []Role {
 			slices.Concat(
 				subjects("learn", "ctl.checkpoint", "advisory.>"), []string{counted, reported, "_INBOX.>"},
 				[]string{"$KV." + heartbeats + ".>", "$KV." + checkpoints + ".>", "$O." + snapshots + ".>"},
-				read, consume(log, "OBJ_"+snapshots), []string{"$JS.FC.OBJ_" + snapshots + ".>"},
+				api("STREAM.INFO", streams...),
+				api("DIRECT.GET", log, counts+".>", "KV_"+heartbeats, "KV_"+checkpoints, "KV_"+checkpoints+".>", "OBJ_"+snapshots+".>"),
+				api("CONSUMER.CREATE", log+".>", "OBJ_"+snapshots+".>"), api("CONSUMER.MSG.NEXT", log+".>"), api("CONSUMER.DELETE", log+".>", "OBJ_"+snapshots+".>"),
+				[]string{"$JS.FC.OBJ_" + snapshots + ".>"},
 				api("STREAM.PURGE", "KV_"+heartbeats, "KV_"+checkpoints, "OBJ_"+snapshots)),
 			append(subjects("predict", "explain", "teach", "status"), "$SRV.>")},
 		{"observer", "look: status, verdicts, the log, what JetStream says of them",

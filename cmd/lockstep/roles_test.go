@@ -538,3 +538,5 @@ func unusedPort(t *testing.T) int {
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }
+
+func writeFile(name, text string) error { return os.WriteFile(name, []byte(text), 0o600) }
