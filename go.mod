@@ -13,7 +13,7 @@ require (
 	github.com/nats-io/nats-server/v2 v2.15.2 // the demo and the tests run a real server in their process
 	github.com/nats-io/nats.go v1.55.0 // NATS, JetStream, micro
 	github.com/nats-io/nkeys v0.4.16 // keys for roles
-	github.com/nats-io/nuid v1.0.1 // ids
+	github.com/nats-io/nuid v1.0.1 // ids of messages and workers
 	github.com/prometheus/client_golang v1.25.0 // metrics
 	github.com/rogpeppe/go-internal v1.16.0 // tests: scripts that run the program from outside
 	github.com/schollz/progressbar/v3 v3.19.1 // long work shows progress
