@@ -3,26 +3,26 @@ module lockstep
 go 1.26.0
 
 require (
-	charm.land/bubbletea/v2 v2.1.1
-	github.com/adrg/xdg v0.5.3
-	github.com/go-json-experiment/json v1.27.2
-	github.com/gofrs/flock v0.13.2
-	github.com/jedib0t/go-pretty/v6 v6.8.3
-	github.com/lmittmann/tint v1.2.1
-	github.com/nats-io/jsm.go v0.5.1
-	github.com/nats-io/jwt/v2 v2.8.2
-	github.com/nats-io/nats-server/v2 v2.15.2
-	github.com/nats-io/nats.go v1.55.0
-	github.com/nats-io/nkeys v0.4.16
-	github.com/nats-io/nuid v1.0.1
-	github.com/prometheus/client_golang v1.25.0
-	github.com/rogpeppe/go-internal v1.16.0
-	github.com/schollz/progressbar/v3 v3.19.1
-	github.com/spf13/cobra v1.10.2
-	go.uber.org/goleak v1.3.0
-	go.yaml.in/yaml/v3 v3.0.6
-	golang.org/x/net v0.61.0
-	golang.org/x/term v0.47.0
+	charm.land/bubbletea/v2 v2.1.1 // lockstep top draws on a terminal
+	github.com/adrg/xdg v0.5.3 // where the demo keeps its log, on each system
+	github.com/go-json-experiment/json v1.27.2 // tells numbers from texts as pydantic does, at the HTTP door
+	github.com/gofrs/flock v0.13.2 // one embedded server a store
+	github.com/jedib0t/go-pretty/v6 v6.8.3 // tables on a terminal
+	github.com/lmittmann/tint v1.2.1 // logs on a terminal
+	github.com/nats-io/jsm.go v0.5.1 // the nats CLI's contexts
+	github.com/nats-io/jwt/v2 v2.8.2 // creds for roles
+	github.com/nats-io/nats-server/v2 v2.15.2 // the demo and the tests run a real server in their process
+	github.com/nats-io/nats.go v1.55.0 // NATS, JetStream, micro
+	github.com/nats-io/nkeys v0.4.16 // keys for roles
+	github.com/nats-io/nuid v1.0.1 // ids of messages and workers
+	github.com/prometheus/client_golang v1.25.0 // metrics
+	github.com/rogpeppe/go-internal v1.16.0 // tests: scripts that run the program from outside
+	github.com/schollz/progressbar/v3 v3.19.1 // long work shows progress
+	github.com/spf13/cobra v1.10.2 // commands, completions, manual pages
+	go.uber.org/goleak v1.3.0 // tests: no goroutine is left behind
+	go.yaml.in/yaml/v3 v3.0.6 // a model's spec
+	golang.org/x/net v0.61.0 // the HTTP door holds only so many connections
+	golang.org/x/term v0.47.0 // is it a terminal?
 )
 
 require (

@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -290,7 +291,7 @@ func TestSnapshots(t *testing.T) {
 		t.Errorf("%+v", all)
 	}
 	last := f.teach(3)
-	check := func(name string, restored uint64) {
+	check := func(name string, restored ...uint64) {
 		t.Helper()
 		w := f.start(name, model.DefaultSpec())
 		defer w.stop()
@@ -299,8 +300,8 @@ func TestSnapshots(t *testing.T) {
 			if s.Digest != statuses[0].Digest {
 				t.Errorf("%s: %+v", name, s)
 			}
-			if s.Replica == name && s.Restored != restored {
-				t.Errorf("%s was restored from %d, want %d: %s", name, s.Restored, restored, s.Advisory)
+			if s.Replica == name && !slices.Contains(restored, s.Restored) {
+				t.Errorf("%s was restored from %d, want one of %d: %s", name, s.Restored, restored, s.Advisory)
 			}
 		}
 	}
@@ -366,7 +367,7 @@ func TestSnapshots(t *testing.T) {
 	if stored, err := StoreSnapshot(t.Context(), board, blobs, model.DefaultSpec(), future, m.AppendState(nil), nil); err != nil || !stored {
 		t.Fatal(stored, err)
 	}
-	check("future", first)
+	check("future", first, second) // the other replica was asked for the second, too, and may have come late
 	aside("the log ends at")
 }
 

@@ -319,10 +319,8 @@ func (p *peers) fold(b *bench, round int) (float64, float64, error) {
 
 // memory compares the resident memory of idle workers, in MiB.
 func (p *peers) memory(*bench, int) (float64, float64, error) {
-	ours, err := resident(p.worker.cmd.Process.Pid)
-	if err != nil {
-		return 0, 0, err
-	}
+	const mib = 1 << 20
+	ours := float64(residentMemory(p.t, p.worker.cmd.Process.Pid)) / mib
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.served.cmd.Process.Pid))
 	if err != nil {
 		return 0, 0, err
@@ -333,32 +331,14 @@ func (p *peers) memory(*bench, int) (float64, float64, error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		mib, err := resident(pid)
-		if err != nil {
-			return 0, 0, err
-		}
-		if mib > 40 { // one child only tracks the others' resources
-			all = append(all, mib)
+		if theirs := float64(residentMemory(p.t, pid)) / mib; theirs > 40 { // one child only tracks the others' resources
+			all = append(all, theirs)
 		}
 	}
 	if len(all) != 4 {
 		return 0, 0, fmt.Errorf("uvicorn has %d workers", len(all))
 	}
 	return ours, median(all), nil
-}
-
-// resident is a process's resident memory in MiB.
-func resident(pid int) (float64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	found := regexp.MustCompile(`VmRSS:\s+(\d+) kB`).FindSubmatch(status)
-	if found == nil {
-		return 0, errors.New("its memory is not told")
-	}
-	kib, err := strconv.Atoi(string(found[1]))
-	return float64(kib) / 1024, err
 }
 
 // ready compares how long it takes from the start of a process until it

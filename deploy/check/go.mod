@@ -5,12 +5,12 @@ module lockstep/deploy/check
 go 1.26.7
 
 require (
-	github.com/compose-spec/compose-go/v2 v2.16.2
-	github.com/prometheus/common v0.73.1
-	github.com/prometheus/prometheus v0.316.0
-	k8s.io/api v0.37.2
-	k8s.io/apimachinery v0.37.2
-	sigs.k8s.io/yaml v1.6.0
+	github.com/compose-spec/compose-go/v2 v2.16.2 // reads compose.yaml
+	github.com/prometheus/common v0.73.1 // reads what a worker says at /metrics
+	github.com/prometheus/prometheus v0.316.0 // the queries' own parser
+	k8s.io/api v0.37.2 // the manifests' own types
+	k8s.io/apimachinery v0.37.2 // splits the manifests
+	sigs.k8s.io/yaml v1.6.0 // decodes them, strictly
 )
 
 require (

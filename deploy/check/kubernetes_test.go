@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -252,6 +253,34 @@ func TestConfigFiles(t *testing.T) {
 	for name := range secrets { // order: each is looked at by itself
 		if !strings.Contains(runbook, "create secret generic "+name+" ") {
 			t.Errorf("README.md does not say how to make the secret %s", name)
+		}
+	}
+}
+
+// TestServersEnvironment: whatever the servers' config takes from the
+// environment is there, in Compose, Kubernetes and the runbook.
+func TestServersEnvironment(t *testing.T) {
+	var text string
+	for _, file := range readKustomization(t).ConfigMapGenerator[0].Files {
+		text += string(read(t, file))
+	}
+	project, err := compose(t, composeEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inPods := map[string]bool{}
+	for _, v := range pods(manifests(t))["nats"].Spec.Containers[0].Env {
+		inPods[v.Name] = true
+	}
+	runbook := string(read(t, "README.md"))
+	names := regexp.MustCompile(`: \$([A-Z_]+)`).FindAllStringSubmatch(text, -1)
+	if len(names) < 2 {
+		t.Fatalf("the config takes %v from its environment", names)
+	}
+	for _, found := range names {
+		name := found[1]
+		if project.Services["nats-0"].Environment[name] == nil || project.Services["nats-2"].Environment[name] == nil || !inPods[name] || !strings.Contains(runbook, name+"=") {
+			t.Errorf("the servers' %s is not set everywhere", name)
 		}
 	}
 }
