@@ -21,14 +21,7 @@ func (v *vocab) find(text []byte) int32 {
 	return unknown
 }
 
-// learn returns the text's number, giving it the next one if it is new.
-func (v *vocab) learn(text []byte) int32 {
-	if id := v.find(text); id != unknown {
-		return id
-	}
-	return v.add(string(text))
-}
-
+// add gives a new text the next number.
 func (v *vocab) add(text string) int32 {
 	id := int32(len(v.texts))
 	v.texts = append(v.texts, text)

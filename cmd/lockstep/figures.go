@@ -40,7 +40,7 @@ func figures() []figure {
 		{name: "categories-predict", what: "cost of a prediction at 5,000 categories ÷ at 3", atMost: true, goal: 1.5, measure: categories(false)},
 		{name: "categories-learn", what: "cost of a learn at 5,000 categories ÷ at 3", atMost: true, goal: 1.5, measure: categories(true)},
 		{name: "ready", what: "ms from the start of a worker's process to its first answer, empty log (no floor)", rounds: 3, measure: ofProcess(ready)},
-		{name: "memory", what: "MB resident of a worker's process that has answered and is idle (no floor)", rounds: 3, measure: ofProcess(resident)},
+		{name: "memory", what: "MB resident of a worker's process that has answered and is idle (no floor)", rounds: 3, measure: ofProcess(idleMemory)},
 		{name: "binary", what: "MB of the program (no floor)", rounds: 1, measure: binary},
 		{name: "allocations", what: "allocations of ours per prediction and per folded event", atMost: true, goal: 0, rounds: 1, measure: allocations},
 	}
@@ -765,8 +765,8 @@ func ready(b *bench, nc *bus.Conn, worker *exec.Cmd) (float64, error) {
 	}
 }
 
-// resident is how much memory a worker has that is idle, in MB.
-func resident(b *bench, nc *bus.Conn, worker *exec.Cmd) (float64, error) {
+// idleMemory is how much memory a worker has that is idle, in MB.
+func idleMemory(b *bench, nc *bus.Conn, worker *exec.Cmd) (float64, error) {
 	if _, err := ready(b, nc, worker); err != nil {
 		return 0, err
 	}
