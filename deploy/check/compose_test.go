@@ -3,8 +3,10 @@ package check
 import (
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,6 +91,25 @@ func TestCompose(t *testing.T) {
 		}
 		if !strings.Contains(runbook, name) {
 			t.Errorf("README.md does not name %s", name)
+		}
+	}
+}
+
+// TestSecretsStayOut: what the runbook has people make is in no commit and in
+// no image.
+func TestSecretsStayOut(t *testing.T) {
+	ignored := strings.Split(string(read(t, "Dockerfile.dockerignore")), "\n")
+	for _, path := range []string{"deploy/.env", "deploy/secrets", "deploy/data", "deploy/nats/auth"} {
+		if !slices.Contains(ignored, path) {
+			t.Errorf("%s gets into the image's build", path)
+		}
+		check := exec.Command("git", "check-ignore", "-q", path+"/file")
+		if path == "deploy/.env" {
+			check = exec.Command("git", "check-ignore", "-q", path)
+		}
+		check.Dir = filepath.Join(deploy, "..")
+		if err := check.Run(); err != nil {
+			t.Errorf("%s can be committed: %v", path, err)
 		}
 	}
 }
