@@ -174,11 +174,19 @@ func (f *fleet) refused(code int, verb, body string, headers []string, texts ...
 // publish appends to the log as any client does, and returns the sequence.
 func (f *fleet) publish(data string) uint64 {
 	f.t.Helper()
-	ack, err := f.js.Publish(f.t.Context(), "penguins.learn", []byte(data))
-	if err != nil {
-		f.t.Fatal(err)
+	// A server that has just been restarted may lose what it was sent.
+	id, deadline := bus.NewID(), time.Now().Add(patience)
+	for {
+		ctx, cancel := context.WithTimeout(f.t.Context(), 2*time.Second)
+		ack, err := f.js.Publish(ctx, "penguins.learn", []byte(data), jetstream.WithMsgID(id))
+		cancel()
+		if err == nil {
+			return ack.Sequence
+		}
+		if time.Now().After(deadline) {
+			f.t.Fatal(err)
+		}
 	}
-	return ack.Sequence
 }
 
 // settled waits until n workers satisfy a condition, and returns them.
