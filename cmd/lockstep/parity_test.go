@@ -149,6 +149,15 @@ func peerEvent(attributes, species string) string {
 // for the listed differences. It wants a Python with the app's requirements
 // in LOCKSTEP_PEER_PYTHON; .ci/parity makes one.
 func TestParity(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range differences {
+		if !bytes.Contains(readme, []byte("- "+d.says+"\n")) {
+			t.Errorf("the README does not say: %s", d.says)
+		}
+	}
 	python := os.Getenv("LOCKSTEP_PEER_PYTHON")
 	if python == "" {
 		t.Skip("LOCKSTEP_PEER_PYTHON is not set: run .ci/parity")
