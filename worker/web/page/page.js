@@ -275,8 +275,8 @@ class Chart {
 
   // range is what the ordinate spans: the first, wild points do not count.
   range(points) {
-    let settled = points.filter((p) => p[1] >= 30);
-    if (!settled.length) settled = points;
+    const enough = Math.min(100, points[points.length - 1][1] / 3);
+    const settled = points.filter((p) => p[1] >= enough);
     const values = settled.flatMap((p) => [p[this.all], p[this.rolling]]);
     if (!this.share) {
       const top = Math.max(0.01, ...values);
@@ -307,7 +307,7 @@ class Chart {
     const [low, high, step] = this.range(points);
     const span = Math.max(1, newest - oldest);
     const x = (seq) => left + (seq - oldest) / span * (right - left);
-    const y = (v) => bottom - (Math.min(high, Math.max(low, v)) - low) / (high - low) * (bottom - top);
+    const y = (v) => bottom - (v - low) / (high - low) * (bottom - top);
     this.seqAt = (px) => oldest + (px - left) / (right - left) * span;
     const parts = [];
     for (let v = low; v <= high + step / 2; v += step) {
@@ -322,10 +322,16 @@ class Chart {
     }
     if (from > 0) parts.push(...this.unknown(left, x(from), top, bottom, from));
     const path = (of) => 'M' + points.map((p) => `${x(p[0]).toFixed(1)} ${y(p[of]).toFixed(1)}`).join('L');
-    parts.push(svg('path', { class: 'all', d: path(this.all) }), svg('path', { class: 'roll', d: path(this.rolling) }));
+    const id = 'clip-' + this.figure.id;
+    const clip = svg('clipPath', { id });
+    clip.append(svg('rect', { x: left, y: top - 2, width: right - left + 8, height: bottom - top + 4 }));
+    const lines = svg('g', { 'clip-path': `url(#${id})` });
+    lines.append(svg('path', { class: 'all', d: path(this.all) }), svg('path', { class: 'roll', d: path(this.rolling) }));
+    parts.push(clip, lines);
     const p = points[this.at ?? points.length - 1], px = x(p[0]);
-    if (this.at != null) parts.push(svg('line', { class: 'cursor', x1: px, x2: px, y1: top, y2: bottom }), svg('circle', { class: 'dot of-all', cx: px, cy: y(p[this.all]), r: 4 }));
-    parts.push(svg('circle', { class: 'dot', cx: px, cy: y(p[this.rolling]), r: 4.5 }));
+    const within = (v) => y(Math.min(high, Math.max(low, v)));
+    if (this.at != null) parts.push(svg('line', { class: 'cursor', x1: px, x2: px, y1: top, y2: bottom }), svg('circle', { class: 'dot of-all', cx: px, cy: within(p[this.all]), r: 4 }));
+    parts.push(svg('circle', { class: 'dot', cx: px, cy: within(p[this.rolling]), r: 4.5 }));
     this.svg.replaceChildren(...parts);
     this.svg.dataset.points = points.length;
     this.svg.dataset.newest = newest;
@@ -420,7 +426,7 @@ function tail() {
     }
     const swatch = (label) => el('span', { class: 'swatch ' + colour(label) }, label);
     const predicted = el('td', {}, t.predicted == null ? el('span', { class: 'quiet' }, 'nothing') : swatch(t.predicted));
-    if (t.proba) predicted.append(el('span', { class: 'proba' }, percent(t.proba, 0)));
+    if (t.proba) predicted.append(' ', el('span', { class: 'proba' }, percent(t.proba, 0)));
     const verdict = t.verdict === 'duplicate' ? (t.problem ? '▲ conflict' : '↻ repeated') : wrong ? '✕ wrong' : '✓ right';
     row.append(predicted, el('td', {}, swatch(t.label)), el('td', { class: 'verdict-of', title: t.problem }, verdict));
     return row;
