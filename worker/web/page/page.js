@@ -160,7 +160,7 @@ function time(seconds) {
 function spark(node, values, next) {
   values.push(next);
   if (values.length > 60) values.shift();
-  const top = Math.max(...values);
+  const top = Math.max(...values) * 1.1;
   if (!top) { node.replaceChildren(); return; }
   node.setAttribute('viewBox', '0 0 60 20');
   node.setAttribute('preserveAspectRatio', 'none');
@@ -175,8 +175,9 @@ function replicas() {
   const live = f.replicas.filter((r) => r.state !== 'stopped');
   const agree = live.filter((r) => r.agreement === 'agrees').length;
   const differ = live.filter((r) => r.agreement === 'differs').length;
-  let line = live.length < 2 ? `alone, at sequence ${count.format(f.at)}` : agree === live.length ? `all ${agree} identical, bit for bit, at sequence ${count.format(f.at)}` : `${agree} of ${live.length} identical at sequence ${count.format(f.at)}`;
-  if (differ) line += ` · ${differ} different`;
+  const gone = f.replicas.length - live.length, at = ` at sequence ${count.format(f.at)}`;
+  let line = live.length < 2 ? 'alone' + at : agree === live.length ? `all ${agree} identical, bit for bit,${at}` : differ ? `${differ} of ${live.length} ${differ > 1 ? 'differ' : 'differs'}${at}` : `${agree} of ${live.length} identical${at}, the others not compared yet`;
+  if (gone) line += ` · ${gone} stopped`;
   if (f.more) line += ` · ${f.more} more are not shown`;
   say($('fleet-line'), line);
   keyed($('replicas'), f.replicas, (r) => r.name, (r) => el('li', { class: 'replica' },
@@ -314,7 +315,7 @@ class Chart {
       parts.push(svg('line', { class: 'grid', x1: left, x2: right, y1: y(v), y2: y(v) }));
       parts.push(svg('text', { x: left - 8, y: y(v) + 4, 'text-anchor': 'end' }, this.share ? Math.round(v * 100) + ' %' : v.toFixed(step < 0.1 ? 2 : step < 1 ? 1 : 0)));
     }
-    const ticks = nice(span / Math.max(2, Math.floor(width / 130)));
+    const ticks = nice(span / Math.max(2, Math.floor(width / 110)));
     for (let s = Math.ceil(oldest / ticks) * ticks; s <= newest; s += ticks) {
       if (s < from && from > 0 || Number.isInteger(s) === false) continue;
       const px = x(s);
@@ -395,7 +396,7 @@ function classes() {
       const n = c.confusion[i][col.at], v = c.given[i] ? n / c.given[i] : 0, right = col.class_ === class_;
       // A single mistake among thousands is still to be seen.
       const heat = right ? v : n ? Math.min(1, 0.14 + Math.sqrt(v) * 0.86) : 0;
-      const cell = el('td', { class: (right ? 'right' : 'miss') + (n ? '' : ' none') + (heat > 0.5 ? ' deep' : ''), title: `${c.labels[class_]} predicted as ${col.name ?? c.labels[col.class_]}: ${percent(v)}` }, n ? count.format(n) : '·');
+      const cell = el('td', { class: (right ? 'right' : 'miss') + (n ? '' : ' none') + (heat > 0.88 ? ' deep' : heat > 0.6 ? ' mid' : ''), title: `${c.labels[class_]} predicted as ${col.name ?? c.labels[col.class_]}: ${percent(v)}` }, n ? count.format(n) : '·');
       cell.style.setProperty('--v', heat);
       row.append(cell);
     }
