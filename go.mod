@@ -5,6 +5,8 @@ go 1.26.0
 require (
 	charm.land/bubbletea/v2 v2.1.1 // lockstep top draws on a terminal
 	github.com/adrg/xdg v0.5.3 // where the demo keeps its log, on each system
+	github.com/chromedp/cdproto v0.159.0 // tests: what the browser says of itself
+	github.com/chromedp/chromedp v0.23.0 // tests: a real browser opens the page
 	github.com/go-json-experiment/json v1.27.2 // tells numbers from texts as pydantic does, at the HTTP door
 	github.com/gofrs/flock v0.13.2 // one embedded server a store
 	github.com/jedib0t/go-pretty/v6 v6.8.3 // tables on a terminal

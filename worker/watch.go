@@ -213,6 +213,7 @@ const (
 	Unknown      Agreement = iota // its last sequence is too far from this one's to tell
 	Agrees                        // equal chains at its last sequence, so all before was equal too
 	OtherState                    // it read the same log and made something else of it
+	OtherDigest                   // it said the same of every event, and its state at the last checkpoint was another
 	OtherLog                      // it read another log
 	Incomparable                  // another log's incarnation, contract or encoding: no peer
 )
@@ -302,8 +303,10 @@ func (h *watch) compare(p, own *Heartbeat) Agreement {
 		return Unknown
 	case hexOf(c.log) != p.LogChain:
 		return OtherLog
-	case hexOf(c.state) != p.StateChain || p.Attested == own.Attested && p.Digest != own.Digest:
+	case hexOf(c.state) != p.StateChain:
 		return OtherState
+	case p.Attested == own.Attested && p.Digest != own.Digest:
+		return OtherDigest
 	}
 	return Agrees
 }

@@ -190,7 +190,7 @@ func TestCompare(t *testing.T) {
 		{2000, func(p *Heartbeat) { p.Seq++ }, Unknown},
 		{2000, func(p *Heartbeat) { p.StateChain = "x" }, OtherState},
 		{2000, func(p *Heartbeat) { p.LogChain = "x" }, OtherLog},
-		{2000, func(p *Heartbeat) { p.Digest = "x" }, OtherState},
+		{2000, func(p *Heartbeat) { p.Digest = "x" }, OtherDigest},
 		{2000, func(p *Heartbeat) { p.Attested, p.Digest = 9, "x" }, Agrees},
 		{2000, func(p *Heartbeat) { p.Incarnation = "x" }, Incomparable},
 		{2000, func(p *Heartbeat) { p.Contract = "x" }, Incomparable},

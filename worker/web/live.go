@@ -126,7 +126,7 @@ func (c *computer) moment() *moment {
 	s.Self.UptimeS = 0 // else each state were another
 	for i, f := range served.Spec().Inputs {
 		if f.Type == model.Category {
-			s.Values[f.Name] = v.Values[i][:min(len(v.Values[i]), maxValues)]
+			s.Values[f.Name] = some(v.Values[i])
 		}
 	}
 	s.Fleet = fleetOf(served, &s.Self)
@@ -228,7 +228,7 @@ func fleetOf(served *served, self *worker.Status) fleetState {
 		switch p.Agreement {
 		case worker.Agrees:
 			with++
-		case worker.OtherState, worker.OtherLog:
+		case worker.OtherState, worker.OtherDigest, worker.OtherLog:
 			against++
 		}
 	}
@@ -245,6 +245,8 @@ func fleetOf(served *served, self *worker.Status) fleetState {
 			r.Agreement = "agrees"
 		case worker.OtherState:
 			r.Agreement, r.Chain = "differs", short
+		case worker.OtherDigest:
+			r.Agreement, r.Chain = "differs", p.Digest[:min(len(p.Digest), 16)]
 		case worker.OtherLog:
 			r.Agreement, r.Chain = "differs", p.LogChain[:min(len(p.LogChain), 16)]
 			r.Note = cmp.Or(r.Note, "it reads another log: its server has another history")
@@ -292,8 +294,13 @@ type classState struct {
 	Total     int        `json:"total"`     // labels there are
 }
 
+// some are the first of many texts, and no null.
+func some(texts []string) []string {
+	return append([]string{}, texts[:min(len(texts), maxValues)]...)
+}
+
 func classes(v *worker.View) classState {
-	out := classState{Labels: v.Labels[:min(len(v.Labels), maxValues)], Shown: []int{}, Given: []uint64{}, Confusion: [][]uint64{}, Total: len(v.Labels)}
+	out := classState{Labels: some(v.Labels), Shown: []int{}, Given: []uint64{}, Confusion: [][]uint64{}, Total: len(v.Labels)}
 	for class := range v.Given {
 		out.Shown = append(out.Shown, class)
 	}

@@ -160,7 +160,7 @@ function time(seconds) {
 function spark(node, values, next) {
   values.push(next);
   if (values.length > 60) values.shift();
-  const top = Math.max(...values);
+  const top = Math.max(...values) * 1.1;
   if (!top) { node.replaceChildren(); return; }
   node.setAttribute('viewBox', '0 0 60 20');
   node.setAttribute('preserveAspectRatio', 'none');
@@ -175,8 +175,9 @@ function replicas() {
   const live = f.replicas.filter((r) => r.state !== 'stopped');
   const agree = live.filter((r) => r.agreement === 'agrees').length;
   const differ = live.filter((r) => r.agreement === 'differs').length;
-  let line = live.length < 2 ? `alone, at sequence ${count.format(f.at)}` : agree === live.length ? `all ${agree} identical, bit for bit, at sequence ${count.format(f.at)}` : `${agree} of ${live.length} identical at sequence ${count.format(f.at)}`;
-  if (differ) line += ` · ${differ} different`;
+  const gone = f.replicas.length - live.length, at = ` at sequence ${count.format(f.at)}`;
+  let line = live.length < 2 ? 'alone' + at : agree === live.length ? `all ${agree} identical, bit for bit,${at}` : differ ? `${differ} of ${live.length} ${differ > 1 ? 'differ' : 'differs'}${at}` : `${agree} of ${live.length} identical${at}, the others not compared yet`;
+  if (gone) line += ` · ${gone} stopped`;
   if (f.more) line += ` · ${f.more} more are not shown`;
   say($('fleet-line'), line);
   keyed($('replicas'), f.replicas, (r) => r.name, (r) => el('li', { class: 'replica' },
@@ -275,8 +276,8 @@ class Chart {
 
   // range is what the ordinate spans: the first, wild points do not count.
   range(points) {
-    let settled = points.filter((p) => p[1] >= 30);
-    if (!settled.length) settled = points;
+    const enough = Math.min(100, points[points.length - 1][1] / 3);
+    const settled = points.filter((p) => p[1] >= enough);
     const values = settled.flatMap((p) => [p[this.all], p[this.rolling]]);
     if (!this.share) {
       const top = Math.max(0.01, ...values);
@@ -307,14 +308,14 @@ class Chart {
     const [low, high, step] = this.range(points);
     const span = Math.max(1, newest - oldest);
     const x = (seq) => left + (seq - oldest) / span * (right - left);
-    const y = (v) => bottom - (Math.min(high, Math.max(low, v)) - low) / (high - low) * (bottom - top);
+    const y = (v) => bottom - (v - low) / (high - low) * (bottom - top);
     this.seqAt = (px) => oldest + (px - left) / (right - left) * span;
     const parts = [];
     for (let v = low; v <= high + step / 2; v += step) {
       parts.push(svg('line', { class: 'grid', x1: left, x2: right, y1: y(v), y2: y(v) }));
       parts.push(svg('text', { x: left - 8, y: y(v) + 4, 'text-anchor': 'end' }, this.share ? Math.round(v * 100) + ' %' : v.toFixed(step < 0.1 ? 2 : step < 1 ? 1 : 0)));
     }
-    const ticks = nice(span / Math.max(2, Math.floor(width / 130)));
+    const ticks = nice(span / Math.max(2, Math.floor(width / 110)));
     for (let s = Math.ceil(oldest / ticks) * ticks; s <= newest; s += ticks) {
       if (s < from && from > 0 || Number.isInteger(s) === false) continue;
       const px = x(s);
@@ -322,10 +323,16 @@ class Chart {
     }
     if (from > 0) parts.push(...this.unknown(left, x(from), top, bottom, from));
     const path = (of) => 'M' + points.map((p) => `${x(p[0]).toFixed(1)} ${y(p[of]).toFixed(1)}`).join('L');
-    parts.push(svg('path', { class: 'all', d: path(this.all) }), svg('path', { class: 'roll', d: path(this.rolling) }));
+    const id = 'clip-' + this.figure.id;
+    const clip = svg('clipPath', { id });
+    clip.append(svg('rect', { x: left, y: top - 2, width: right - left + 8, height: bottom - top + 4 }));
+    const lines = svg('g', { 'clip-path': `url(#${id})` });
+    lines.append(svg('path', { class: 'all', d: path(this.all) }), svg('path', { class: 'roll', d: path(this.rolling) }));
+    parts.push(clip, lines);
     const p = points[this.at ?? points.length - 1], px = x(p[0]);
-    if (this.at != null) parts.push(svg('line', { class: 'cursor', x1: px, x2: px, y1: top, y2: bottom }), svg('circle', { class: 'dot of-all', cx: px, cy: y(p[this.all]), r: 4 }));
-    parts.push(svg('circle', { class: 'dot', cx: px, cy: y(p[this.rolling]), r: 4.5 }));
+    const within = (v) => y(Math.min(high, Math.max(low, v)));
+    if (this.at != null) parts.push(svg('line', { class: 'cursor', x1: px, x2: px, y1: top, y2: bottom }), svg('circle', { class: 'dot of-all', cx: px, cy: within(p[this.all]), r: 4 }));
+    parts.push(svg('circle', { class: 'dot', cx: px, cy: within(p[this.rolling]), r: 4.5 }));
     this.svg.replaceChildren(...parts);
     this.svg.dataset.points = points.length;
     this.svg.dataset.newest = newest;
@@ -389,7 +396,7 @@ function classes() {
       const n = c.confusion[i][col.at], v = c.given[i] ? n / c.given[i] : 0, right = col.class_ === class_;
       // A single mistake among thousands is still to be seen.
       const heat = right ? v : n ? Math.min(1, 0.14 + Math.sqrt(v) * 0.86) : 0;
-      const cell = el('td', { class: (right ? 'right' : 'miss') + (n ? '' : ' none') + (heat > 0.5 ? ' deep' : ''), title: `${c.labels[class_]} predicted as ${col.name ?? c.labels[col.class_]}: ${percent(v)}` }, n ? count.format(n) : '·');
+      const cell = el('td', { class: (right ? 'right' : 'miss') + (n ? '' : ' none') + (heat > 0.88 ? ' deep' : heat > 0.6 ? ' mid' : ''), title: `${c.labels[class_]} predicted as ${col.name ?? c.labels[col.class_]}: ${percent(v)}` }, n ? count.format(n) : '·');
       cell.style.setProperty('--v', heat);
       row.append(cell);
     }
@@ -420,7 +427,7 @@ function tail() {
     }
     const swatch = (label) => el('span', { class: 'swatch ' + colour(label) }, label);
     const predicted = el('td', {}, t.predicted == null ? el('span', { class: 'quiet' }, 'nothing') : swatch(t.predicted));
-    if (t.proba) predicted.append(el('span', { class: 'proba' }, percent(t.proba, 0)));
+    if (t.proba) predicted.append(' ', el('span', { class: 'proba' }, percent(t.proba, 0)));
     const verdict = t.verdict === 'duplicate' ? (t.problem ? '▲ conflict' : '↻ repeated') : wrong ? '✕ wrong' : '✓ right';
     row.append(predicted, el('td', {}, swatch(t.label)), el('td', { class: 'verdict-of', title: t.problem }, verdict));
     return row;

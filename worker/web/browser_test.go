@@ -1,0 +1,538 @@
+//go:build e2e
+
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	cdplog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"lockstep/bus"
+	"lockstep/model"
+	"lockstep/worker"
+)
+
+// browser is a Chromium with the page open.
+type browser struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu       sync.Mutex
+	faults   []string // what the page must not do; guarded by mu
+	hosts    map[string]bool
+	restarts atomic.Bool // the door is away, which a browser logs
+}
+
+// openBrowser starts a Chromium of its own, and ends it with the test.
+func openBrowser(t *testing.T) *browser {
+	t.Helper()
+	program := os.Getenv("LOCKSTEP_CHROMIUM")
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil && program == "" {
+			program = path
+		}
+	}
+	if program == "" {
+		t.Fatal("no Chromium: apt-get install chromium, or name one with LOCKSTEP_CHROMIUM")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox)
+	bounded, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	allocator, end := chromedp.NewExecAllocator(bounded, options...)
+	ctx, shut := chromedp.NewContext(allocator)
+	b := &browser{t: t, ctx: ctx, hosts: map[string]bool{}}
+	t.Cleanup(func() {
+		if err := chromedp.Cancel(ctx); err != nil { // waits for its end
+			t.Error(err)
+		}
+		shut()
+		end()
+		cancel()
+	})
+	if err := errors.Join(
+		chromedp.Do(ctx), // starts it
+		chromedp.Listen(ctx, b.heard),
+		call(b, network.Enable, network.EnableParams{}), call(b, cdplog.Enable, cdp.Empty{}), call(b, runtime.Enable, cdp.Empty{}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// heard takes in what the browser says of the page.
+func (b *browser) heard(event any) {
+	fault := ""
+	switch e := event.(type) {
+	case *runtime.EventExceptionThrown:
+		fault = fmt.Sprintf("%s %s:%d", e.ExceptionDetails.Text, e.ExceptionDetails.URL, e.ExceptionDetails.LineNumber)
+	case *runtime.EventConsoleAPICalled:
+		fault = fmt.Sprintf("console.%s %v", e.Type, e.Args)
+	case *cdplog.EventEntryAdded:
+		away := e.Entry.Source == cdplog.EntrySourceNetwork && b.restarts.Load()
+		refused := e.Entry.Source == cdplog.EntrySourceNetwork && strings.Contains(e.Entry.Text, "422")
+		if !away && !refused {
+			fault = fmt.Sprintf("%s %s: %s %s", e.Entry.Source, e.Entry.Level, e.Entry.Text, e.Entry.URL)
+		}
+	case *network.EventRequestWillBeSent:
+		u, err := url.Parse(e.Request.URL)
+		if err != nil {
+			fault = err.Error()
+			break
+		}
+		b.mu.Lock()
+		b.hosts[u.Host] = true
+		b.mu.Unlock()
+	}
+	if fault != "" {
+		b.mu.Lock()
+		b.faults = append(b.faults, fault)
+		b.mu.Unlock()
+	}
+}
+
+func (b *browser) run(actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// call runs one of the browser's commands, whose answer nobody needs.
+func call[P, R any](b *browser, command cdp.Command[P, R], params P) error {
+	_, err := chromedp.Call(b.ctx, command, params)
+	return err
+}
+
+// eval is what a JavaScript expression says.
+func eval[T any](b *browser, expression string) (out T) {
+	b.t.Helper()
+	out, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatalf("%s: %v", expression, err)
+	}
+	return out
+}
+
+// until waits until a JavaScript expression holds.
+func (b *browser) until(expression string) {
+	b.t.Helper()
+	for deadline := time.Now().Add(patience); !eval[bool](b, "!!("+expression+")"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.shoot("failed.png", 1280, false)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.t.Fatalf("it never came to %s\n%s\n%s", expression, strings.Join(b.faults, "\n"), eval[string](b, `document.body.innerText`))
+		}
+	}
+}
+
+// put types a text into an input, in the place of what it has.
+func (b *browser) put(id, text string) {
+	b.t.Helper()
+	eval[bool](b, fmt.Sprintf("document.getElementById(%q).select(), true", id))
+	b.run(chromedp.SendKeys(chromedp.CSS("#"+id), kb.Backspace+text))
+}
+
+// choose selects an option by its text, as a user would.
+func (b *browser) choose(id, text string) {
+	b.t.Helper()
+	if !eval[bool](b, fmt.Sprintf(`(() => { const s = document.getElementById(%q), o = [...s.options].find((o) => o.text === %q); if (!o) return false; s.value = o.value; s.dispatchEvent(new Event('change', { bubbles: true })); return true })()`, id, text)) {
+		b.t.Fatalf("%s has no option %q", id, text)
+	}
+}
+
+// shoot writes a screenshot of the whole page where LOCKSTEP_SHOTS says.
+func (b *browser) shoot(name string, width int64, dark bool) {
+	b.t.Helper()
+	dir := os.Getenv("LOCKSTEP_SHOTS")
+	if dir == "" {
+		return
+	}
+	b.look(width, dark)
+	eval[bool](b, "scrollTo(0, 0), true")
+	height := eval[float64](b, "document.documentElement.scrollHeight")
+	all := true
+	shot, err := chromedp.Call(b.ctx, page.CaptureScreenshot, page.CaptureScreenshotParams{CaptureBeyondViewport: &all, Clip: &page.Viewport{Width: float64(width), Height: height, Scale: 1}})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), small(b.t, shot.Data), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// look sets the window's width and the colour scheme.
+func (b *browser) look(width int64, dark bool) {
+	b.t.Helper()
+	scheme, height := "light", int64(900)
+	if dark {
+		scheme = "dark"
+	}
+	if width < 500 {
+		height = 812
+	}
+	if err := errors.Join(
+		call(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: height, DeviceScaleFactor: 1, Mobile: width < 500}),
+		call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}}),
+	); err != nil {
+		b.t.Fatal(err)
+	}
+	eval[bool](b, "new Promise((f) => requestAnimationFrame(() => requestAnimationFrame(() => f(true))))")
+}
+
+// small writes a picture with its most frequent 256 colours.
+func small(t *testing.T, data []byte) []byte {
+	t.Helper()
+	picture, err := png.Decode(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bounds := picture.Bounds()
+	count := map[color.RGBA]int{}
+	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
+		for x := bounds.Min.X; x < bounds.Max.X; x++ {
+			count[color.RGBAModel.Convert(picture.At(x, y)).(color.RGBA)]++
+		}
+	}
+	palette := color.Palette{}
+	for len(palette) < 256 && len(count) > 0 {
+		var most color.RGBA
+		for c, n := range count {
+			if n > count[most] {
+				most = c
+			}
+		}
+		delete(count, most)
+		palette = append(palette, most)
+	}
+	nearest := map[color.RGBA]uint8{}
+	out := image.NewPaletted(bounds, palette)
+	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
+		for x := bounds.Min.X; x < bounds.Max.X; x++ {
+			c := color.RGBAModel.Convert(picture.At(x, y)).(color.RGBA)
+			i, known := nearest[c]
+			if !known {
+				i = uint8(palette.Index(c))
+				nearest[c] = i
+			}
+			out.SetColorIndex(x, y, i)
+		}
+	}
+	var b bytes.Buffer
+	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&b, out); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// alongside starts one more worker of a fleet, without a door.
+func (f *fleet) alongside(name string, tamper func(*model.Model) *model.Model) (stop func()) {
+	f.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- worker.Serve(ctx, worker.JoinConfig{
+			Connect: bus.ConnectConfig{Server: f.url}, Name: name, Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.DiscardHandler), Tamper: tamper,
+		})
+	}()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			f.t.Error(err)
+		}
+	})
+	f.t.Cleanup(stop)
+	return stop
+}
+
+// flipper breaks a bit at the same place of each fold, once it is armed with
+// a sequence.
+func flipper(at *atomic.Uint64) func(*model.Model) *model.Model {
+	return func(m *model.Model) *model.Model {
+		if n := at.Load(); n == 0 || m.Seq() != n {
+			return m
+		}
+		for bit := 4000; ; bit++ {
+			if flipped, ok := m.Flipped(bit); ok {
+				return flipped
+			}
+		}
+	}
+}
+
+func penguins(t *testing.T) (events []string) {
+	t.Helper()
+	data, err := os.ReadFile("../../model/testdata/penguins-shuffled.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if strings.Contains(line, `"attributes"`) { // the last line is a summary
+			events = append(events, strings.TrimSpace(line))
+		}
+	}
+	if len(events) != 344 {
+		t.Fatal(len(events))
+	}
+	return events
+}
+
+// card is how the page shows a replica.
+func card(name, condition string) string {
+	return fmt.Sprintf(`(() => { const c = document.querySelector('.replica[data-key=%q]'); return !!c && %s })()`, name, condition)
+}
+
+// TestPage opens the page in a browser before its worker runs, and then sees
+// what people do with it and what they are to see.
+func TestPage(t *testing.T) {
+	f := sibling(t, Config{})
+	b := openBrowser(t)
+
+	// Nothing answers yet; the page finds the worker by itself.
+	f.start(nil)
+	b.look(1280, false)
+	b.run(chromedp.Navigate(f.door.URL() + "/"))
+	stopSecond := f.alongside("web-2", nil)
+	var broken atomic.Uint64
+	f.alongside("web-3", flipper(&broken))
+	b.until(`document.getElementById('link').dataset.is === 'live'`)
+	for _, name := range []string{"web-1", "web-2", "web-3"} {
+		b.until(card(name, `c.dataset.state === 'ready' && c.dataset.agreement === 'agrees'`))
+	}
+	if got := eval[string](b, `document.title`); got != "penguins · Lockstep" {
+		t.Error(got)
+	}
+
+	// Charts grow as events arrive.
+	js, err := jetstream.New(f.nc.Conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := func(subject string, events ...string) (last uint64) {
+		t.Helper()
+		for _, e := range events {
+			ack, err := js.Publish(t.Context(), "penguins."+subject, []byte(e))
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = ack.Sequence
+		}
+		return last
+	}
+	all := penguins(t)
+	for _, upto := range []int{100, 344} {
+		from := int(eval[float64](b, `Number(document.querySelector('#accuracy svg').dataset.newest ?? 1)`)) - 1
+		publish("learn", all[from:upto]...)
+		for _, chart := range []string{"accuracy", "loss"} {
+			b.until(fmt.Sprintf(`document.querySelector('#%s svg').dataset.newest === '%d'`, chart, upto+1))
+			if n := eval[float64](b, fmt.Sprintf(`document.querySelector('#%s .roll').getAttribute('d').split('L').length`, chart)); n < float64(upto) {
+				t.Errorf("%s has %v points of %d", chart, n, upto)
+			}
+		}
+	}
+	b.until(`document.getElementById('learned').textContent === '344'`)
+	b.until(`document.getElementById('fleet-line').textContent.includes('all 3 identical')`)
+	if got := eval[string](b, `[...document.querySelectorAll('.replica .hash')].map((n) => n.textContent).join()`); got == "" || strings.Count(got, strings.Split(got, ",")[0]) != 3 {
+		t.Error("the fingerprints are not equal: ", got)
+	}
+	status := f.door.worker.Load().Status()
+	if got, want := eval[string](b, `document.getElementById('right').textContent`), fmt.Sprintf("%.1f %%", 100*status.Accuracy); got != want {
+		t.Errorf("accuracy %s, want %s", got, want)
+	}
+	if got := eval[float64](b, `[...document.querySelectorAll('.confusion td:not(.given)')].reduce((sum, c) => sum + (Number(c.textContent) || 0), 0)`); got != 344 {
+		t.Errorf("the confusion matrix has %v events", got)
+	}
+
+	// A prediction, by keyboard alone, and why.
+	b.choose("f-island", "Biscoe")
+	for id, v := range map[string]string{"bill_length_mm": "46.1", "bill_depth_mm": "13.2", "flipper_length_mm": "211", "body_mass_g": "4500"} {
+		b.put("f-"+id, v)
+	}
+	b.choose("f-sex", "female")
+	b.run(chromedp.Focus(chromedp.CSS("#f-body_mass_g")), chromedp.KeyEvent(kb.Enter))
+	b.until(`document.querySelector('#answer .verdict')?.textContent === 'Gentoo'`)
+	if got := eval[float64](b, `document.querySelectorAll('#answer .why-table tr').length`); got < 5 {
+		t.Errorf("%v reasons", got)
+	}
+	if got := eval[float64](b, `document.querySelectorAll('#answer .bars li').length`); got != 3 {
+		t.Errorf("%v bars", got)
+	}
+	if got := eval[string](b, `document.querySelector('#answer .because b:nth-of-type(2)').textContent`); got == "" {
+		t.Error("compared with nothing")
+	}
+	other := eval[string](b, `document.querySelector('#answer .bars li:last-child .what').textContent`)
+	b.run(chromedp.Focus(chromedp.CSS("#answer .bars li:last-child button")), chromedp.KeyEvent(kb.Enter))
+	b.until(fmt.Sprintf(`document.querySelector('#answer .because b:nth-of-type(2)').textContent === %q`, other))
+
+	// What is wrong stands next to its field, in the server's words.
+	b.put("f-body_mass_g", "-5")
+	b.put("f-bill_depth_mm", "thick")
+	b.run(chromedp.Click(chromedp.CSS("#predict")))
+	b.until(`document.getElementById('f-body_mass_g-wrong').textContent === 'Input should be greater than or equal to 0'`)
+	b.until(`document.getElementById('f-bill_depth_mm-wrong').textContent.startsWith('Input should be a valid number')`)
+	if got := eval[string](b, `[...document.querySelectorAll('[aria-invalid]')].map((n) => n.id).join()`); got != "f-bill_depth_mm,f-body_mass_g" {
+		t.Error("marked: ", got)
+	}
+	if got := eval[string](b, `document.activeElement.id`); got != "f-bill_depth_mm" {
+		t.Error("the focus is on ", got)
+	}
+
+	// Null, and the right answer, which is then read back.
+	b.put("f-body_mass_g", "")
+	b.put("f-bill_depth_mm", "13.4")
+	b.choose("f-sex", "null")
+	b.choose("a-species", "Gentoo")
+	b.run(chromedp.Click(chromedp.CSS("#teach")))
+	b.until(`document.getElementById('taught').textContent === 'At sequence 346: learned Gentoo. Initially predicted Adelie.'`)
+	b.until(`document.getElementById('learned').textContent === '345'`)
+	b.until(`document.getElementById('answer-seq').textContent === 'at sequence 346'`)
+	if got := eval[float64](b, `document.querySelectorAll('[aria-invalid]').length`); got != 0 {
+		t.Errorf("%v fields are marked still", got)
+	}
+	var stored struct{ Attributes map[string]any }
+	attributes, _, err := f.door.worker.Load().Row(t.Context(), 346, -1)
+	if err == nil {
+		err = json.Unmarshal(attributes, &stored.Attributes)
+	}
+	if err != nil || stored.Attributes["sex"] != nil || stored.Attributes["body_mass_g"] != nil || stored.Attributes["bill_depth_mm"] != 13.4 {
+		t.Errorf("%v %v", stored, err)
+	}
+
+	// The tail: what was rejected says why; an event comes back into the form.
+	publish("learn", `{"attributes":{"island":"<img src=x onerror=alert(1)>"},"species":"Adelie"}`)
+	b.until(`document.querySelector('#tail tr.rejected .reason')?.textContent.includes('Field required')`)
+	b.run(chromedp.Click(chromedp.CSS(`#tail tr[data-key="200:"] button, #tail tr:nth-child(9) button`)))
+	b.until(`document.getElementById('answer-seq').textContent === 'at sequence 347'`)
+
+	// Charts by keyboard, read out.
+	b.run(chromedp.Focus(chromedp.CSS("#accuracy .plot")), chromedp.KeyEvent(kb.ArrowLeft), chromedp.KeyEvent(kb.ArrowLeft))
+	b.until(`document.querySelector('#accuracy [aria-live]').textContent.startsWith('Sequence ')`)
+	b.run(chromedp.KeyEvent(kb.Escape))
+
+	b.named()
+	for _, s := range []struct {
+		name  string
+		width int64
+		dark  bool
+	}{{"wide-light", 1280, false}, {"wide-dark", 1280, true}, {"phone-light", 375, false}, {"phone-dark", 375, true}} {
+		b.look(s.width, s.dark)
+		if got := eval[float64](b, `document.documentElement.scrollWidth`); got > float64(s.width) {
+			t.Errorf("%s: the page is %v wide", s.name, got)
+		}
+		b.shoot("calm-"+s.name+".png", s.width, s.dark)
+	}
+	b.look(1280, false)
+
+	// A replica whose memory fails, and one that stops.
+	broken.Store(status.Seq + 4)
+	publish("learn", all[:6]...)
+	last := publish("ctl.checkpoint", `{"snapshot":false}`)
+	b.until(card("web-3", `c.dataset.state === 'quarantined' && c.dataset.agreement === 'differs' && c.dataset.tone === 'bad' && c.querySelector('.why').textContent.includes('quarantined')`))
+	if eval[bool](b, card("web-3", `c.querySelector('.hash').textContent === document.querySelector('.replica[data-key="web-1"] .hash').textContent`)) {
+		t.Error("another state has the same fingerprint")
+	}
+	stopSecond()
+	b.until(card("web-2", `c.dataset.state === 'stopped' && c.dataset.tone === 'gone' && c.textContent.includes('last heard')`))
+	b.until(card("web-1", fmt.Sprintf(`c.dataset.state === 'ready' && c.textContent.includes('at %d')`, last)))
+	for _, s := range []struct {
+		name  string
+		width int64
+		dark  bool
+	}{{"wide-light", 1280, false}, {"wide-dark", 1280, true}, {"phone-light", 375, false}, {"phone-dark", 375, true}} {
+		b.shoot(s.name+".png", s.width, s.dark)
+	}
+	b.look(1280, false)
+
+	// The worker restarts, and the page comes back by itself.
+	b.restarts.Store(true)
+	addr := f.door.Addr()
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.until(`document.getElementById('link').dataset.is === 'lost'`)
+	if f.door, err = New(Config{Addr: addr, Version: "1.2.4"}); err != nil {
+		t.Fatal(err)
+	}
+	f.start(nil)
+	b.until(`document.getElementById('link').dataset.is === 'live' && document.getElementById('foot').textContent.includes('1.2.4')`)
+	b.restarts.Store(false)
+	publish("learn", all[9])
+	b.until(fmt.Sprintf(`document.querySelector('#accuracy svg').dataset.newest === '%d'`, last+1))
+
+	// Nothing went wrong, and nothing came from elsewhere; nor could it.
+	b.mu.Lock()
+	for _, fault := range b.faults {
+		t.Error(fault)
+	}
+	if len(b.hosts) != 1 || !b.hosts[addr] {
+		t.Errorf("asked of %v, the door is %s", b.hosts, addr)
+	}
+	b.mu.Unlock()
+	for attempt, directive := range map[string]string{
+		`fetch('http://localhost:1/').catch(() => {})`:                                          "connect-src",
+		`document.body.append(Object.assign(new Image(), { src: 'http://localhost:1/x.png' }))`: "img-src",
+		`try { document.body.innerHTML = '<b>' } catch {}`:                                      "require-trusted-types-for",
+	} {
+		got := eval[string](b, `new Promise((f) => { document.addEventListener('securitypolicyviolation', (e) => f(e.effectiveDirective), { once: true }); `+attempt+` })`)
+		if got != directive {
+			t.Errorf("%s: %q", attempt, got)
+		}
+	}
+}
+
+// named looks whether all that is to be used has a name for those who do not
+// see it.
+func (b *browser) named() {
+	b.t.Helper()
+	used := map[string]int{}
+	tree, err := chromedp.Call(b.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, n := range tree.Nodes {
+		if n.Ignored || n.Role == nil {
+			continue
+		}
+		var role, name string
+		_ = json.Unmarshal(n.Role.Value, &role)
+		if n.Name != nil {
+			_ = json.Unmarshal(n.Name.Value, &name)
+		}
+		switch role {
+		case "button", "textbox", "combobox", "link", "image", "region", "group":
+			if used[role]++; name == "" {
+				b.t.Errorf("a %s without a name", role)
+			}
+		}
+	}
+	if used["button"] < 10 || used["combobox"] < 3 || used["textbox"] < 4 || used["image"] < 2 {
+		b.t.Errorf("the page is not as it was: %v", used)
+	}
+}
