@@ -20,7 +20,7 @@ race:
 
 # the program with the real nats CLI, which must be on the PATH, and under kill -9
 e2e:
-    go test -tags e2e -run 'EndToEnd|Killed|Stopped|Garbage|ColdStart|DamagedBlock|ServerDeath' ./cmd/lockstep
+    go test -tags e2e -run 'EndToEnd|Killed|Stopped|Garbage|ColdStart|DamagedBlock|ServerDeath|Restored' ./cmd/lockstep
 
 # every action as every role, on real servers: just roles, just roles --json
 roles FORMAT="":
@@ -78,6 +78,10 @@ cross:
 # the FastAPI app that Lockstep replaces, and Lockstep: the same requests, the same bodies
 parity:
     .ci/peers TestParity
+
+# the live page in a real browser (Debian: chromium): LOCKSTEP_SHOTS=FOLDER keeps screenshots
+page:
+    go test -tags e2e -count 1 -run 'TestPage$' -v ./worker/web
 
 # planted bugs, each with the test that must find it
 mutants *ARGS:
