@@ -12,6 +12,7 @@ import (
 	"image/color"
 	"image/png"
 	"log/slog"
+	"math"
 	"net/url"
 	"os"
 	"os/exec"
@@ -304,6 +305,34 @@ func penguins(t *testing.T) (events []string) {
 	return events
 }
 
+// await waits until there is a snapshot of a checkpoint.
+func (f *fleet) await(at uint64) {
+	f.t.Helper()
+	boards, err := worker.BindBoards(f.t.Context(), f.nc, "penguins")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.eventually(func() bool {
+		all, err := worker.Snapshots(f.t.Context(), boards.Checkpoints)
+		return err == nil && len(all) > 0 && all[len(all)-1].Seq == at
+	})
+}
+
+// traffic gives the screenshots something to show.
+func (b *browser) traffic(f *fleet) {
+	if os.Getenv("LOCKSTEP_SHOTS") == "" {
+		return
+	}
+	const seconds, row = 40, `{"island":"Biscoe","bill_length_mm":46.1,"bill_depth_mm":13.2,"flipper_length_mm":211,"body_mass_g":4500,"sex":"female"}`
+	for began := time.Now(); time.Since(began) < seconds*time.Second; {
+		rate := 120 + 80*math.Sin(time.Since(began).Seconds()/4)
+		for range int(rate / 10) {
+			f.ask("predict", row)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
 // card is how the page shows a replica.
 func card(name, condition string) string {
 	return fmt.Sprintf(`(() => { const c = document.querySelector('.replica[data-key=%q]'); return !!c && %s })()`, name, condition)
@@ -434,9 +463,12 @@ func TestPage(t *testing.T) {
 	// Charts by keyboard, read out.
 	b.run(chromedp.Focus(chromedp.CSS("#accuracy .plot")), chromedp.KeyEvent(kb.ArrowLeft), chromedp.KeyEvent(kb.ArrowLeft))
 	b.until(`document.querySelector('#accuracy [aria-live]').textContent.startsWith('Sequence ')`)
-	b.run(chromedp.KeyEvent(kb.Escape))
+	b.run(chromedp.KeyEvent(kb.Escape), chromedp.Blur(chromedp.CSS("#accuracy .plot")))
 
 	b.named()
+	at := publish("ctl.checkpoint", `{"snapshot":true}`) // what a restart begins with
+	f.await(at)
+	b.traffic(f)
 	for _, s := range []struct {
 		name  string
 		width int64
@@ -451,7 +483,7 @@ func TestPage(t *testing.T) {
 	b.look(1280, false)
 
 	// A replica whose memory fails, and one that stops.
-	broken.Store(status.Seq + 4)
+	broken.Store(at + 2)
 	publish("learn", all[:6]...)
 	last := publish("ctl.checkpoint", `{"snapshot":false}`)
 	b.until(card("web-3", `c.dataset.state === 'quarantined' && c.dataset.agreement === 'differs' && c.dataset.tone === 'bad' && c.querySelector('.why').textContent.includes('quarantined')`))
@@ -483,6 +515,8 @@ func TestPage(t *testing.T) {
 	f.start(nil)
 	b.until(`document.getElementById('link').dataset.is === 'live' && document.getElementById('foot').textContent.includes('1.2.4')`)
 	b.restarts.Store(false)
+	// What was before the snapshot is not known, and not made up.
+	b.until(`document.querySelector('#accuracy svg .before title')?.textContent.includes('not known here')`)
 	publish("learn", all[9])
 	b.until(fmt.Sprintf(`document.querySelector('#accuracy svg').dataset.newest === '%d'`, last+1))
 
