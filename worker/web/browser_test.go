@@ -541,6 +541,69 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// TestPageOfAnotherModel: the page is of whatever the spec declares, from the
+// first event on, and texts from outside are no markup.
+func TestPageOfAnotherModel(t *testing.T) {
+	f := sibling(t, Config{})
+	spec, err := model.ParseSpec([]byte(`
+name: fruit
+input:
+  colour: {type: category}
+  weight_kg: {type: number, min: 0, max: 9}
+label: {name: kind, type: category}
+pipeline:
+  - union:
+    - [{Select: [colour]}, {OneHotEncoder: {}}]
+    - [{Select: [weight_kg]}]
+  - MultinomialNB: {alpha: 1}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Serve(ctx, worker.JoinConfig{Connect: bus.ConnectConfig{Server: f.url}, Name: "web-1", Version: "1.2.3", Spec: spec, Logger: slog.New(slog.DiscardHandler)}, f.door)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	b := openBrowser(t)
+	b.look(375, true)
+	b.run(chromedp.Navigate(f.door.URL() + "/"))
+	b.until(`document.getElementById('model').textContent === 'fruit' && document.querySelectorAll('#fields .field').length === 2`)
+	b.run(chromedp.Click(chromedp.CSS("#predict")))
+	for _, field := range []string{"colour", "weight_kg"} {
+		b.until(fmt.Sprintf(`document.getElementById('f-%s-wrong').textContent === 'Field required'`, field))
+	}
+	other := `document.querySelector('#f-colour + input')`
+	eval[bool](b, other+`.focus(), true`)
+	b.run(chromedp.KeyEvent(`<b>red</b>`))
+	b.put("f-weight_kg", "0.2")
+	b.run(chromedp.Click(chromedp.CSS("#predict")))
+	b.until(`document.getElementById('answer').textContent.includes('learned nothing yet')`)
+	for _, label := range []string{`<i>apple`, `toString`} {
+		eval[bool](b, `(document.querySelector('#answer-field select').value = 'other', document.querySelector('#answer-field select').dispatchEvent(new Event('change')), document.querySelector('#answer-field input').value = '', true)`)
+		b.run(chromedp.KeyEvent(label), chromedp.Click(chromedp.CSS("#teach")))
+		b.until(fmt.Sprintf(`document.getElementById('taught').textContent.includes(%q)`, "learned "+label))
+		b.until(fmt.Sprintf(`[...document.querySelectorAll('#a-kind option')].some((o) => o.text === %q)`, label))
+		b.until(`!document.querySelector('[aria-disabled]')`) // the answer was asked for again
+	}
+	b.until(`document.querySelectorAll('.confusion tbody tr').length === 2 && document.querySelectorAll('#answer .bars li').length === 2`)
+	b.until(`[...document.querySelectorAll('#f-colour option')].some((o) => o.text === '<b>red</b>')`)
+	if eval[float64](b, `document.querySelectorAll('main b b, main i').length`) > 0 || eval[float64](b, `document.documentElement.scrollWidth`) > 375 {
+		t.Error("a text became markup, or the page is too wide")
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, fault := range b.faults {
+		t.Error(fault)
+	}
+}
+
 // named looks whether all that is to be used has a name for those who do not
 // see it.
 func (b *browser) named() {
