@@ -12,6 +12,7 @@ import (
 	"image/color"
 	"image/png"
 	"log/slog"
+	"math"
 	"net/url"
 	"os"
 	"os/exec"
@@ -304,6 +305,34 @@ func penguins(t *testing.T) (events []string) {
 	return events
 }
 
+// await waits until there is a snapshot of a checkpoint.
+func (f *fleet) await(at uint64) {
+	f.t.Helper()
+	boards, err := worker.BindBoards(f.t.Context(), f.nc, "penguins")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.eventually(func() bool {
+		all, err := worker.Snapshots(f.t.Context(), boards.Checkpoints)
+		return err == nil && len(all) > 0 && all[len(all)-1].Seq == at
+	})
+}
+
+// traffic gives the screenshots something to show.
+func (b *browser) traffic(f *fleet) {
+	if os.Getenv("LOCKSTEP_SHOTS") == "" {
+		return
+	}
+	const seconds, row = 40, `{"island":"Biscoe","bill_length_mm":46.1,"bill_depth_mm":13.2,"flipper_length_mm":211,"body_mass_g":4500,"sex":"female"}`
+	for began := time.Now(); time.Since(began) < seconds*time.Second; {
+		rate := 120 + 80*math.Sin(time.Since(began).Seconds()/4)
+		for range int(rate / 10) {
+			f.ask("predict", row)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
 // card is how the page shows a replica.
 func card(name, condition string) string {
 	return fmt.Sprintf(`(() => { const c = document.querySelector('.replica[data-key=%q]'); return !!c && %s })()`, name, condition)
@@ -434,9 +463,12 @@ func TestPage(t *testing.T) {
 	// Charts by keyboard, read out.
 	b.run(chromedp.Focus(chromedp.CSS("#accuracy .plot")), chromedp.KeyEvent(kb.ArrowLeft), chromedp.KeyEvent(kb.ArrowLeft))
 	b.until(`document.querySelector('#accuracy [aria-live]').textContent.startsWith('Sequence ')`)
-	b.run(chromedp.KeyEvent(kb.Escape))
+	b.run(chromedp.KeyEvent(kb.Escape), chromedp.Blur(chromedp.CSS("#accuracy .plot")))
 
 	b.named()
+	at := publish("ctl.checkpoint", `{"snapshot":true}`) // what a restart begins with
+	f.await(at)
+	b.traffic(f)
 	for _, s := range []struct {
 		name  string
 		width int64
@@ -451,7 +483,7 @@ func TestPage(t *testing.T) {
 	b.look(1280, false)
 
 	// A replica whose memory fails, and one that stops.
-	broken.Store(status.Seq + 4)
+	broken.Store(at + 2)
 	publish("learn", all[:6]...)
 	last := publish("ctl.checkpoint", `{"snapshot":false}`)
 	b.until(card("web-3", `c.dataset.state === 'quarantined' && c.dataset.agreement === 'differs' && c.dataset.tone === 'bad' && c.querySelector('.why').textContent.includes('quarantined')`))
@@ -483,6 +515,8 @@ func TestPage(t *testing.T) {
 	f.start(nil)
 	b.until(`document.getElementById('link').dataset.is === 'live' && document.getElementById('foot').textContent.includes('1.2.4')`)
 	b.restarts.Store(false)
+	// What was before the snapshot is not known, and not made up.
+	b.until(`document.querySelector('#accuracy svg .before title')?.textContent.includes('not known here')`)
 	publish("learn", all[9])
 	b.until(fmt.Sprintf(`document.querySelector('#accuracy svg').dataset.newest === '%d'`, last+1))
 
@@ -504,6 +538,69 @@ func TestPage(t *testing.T) {
 		if got != directive {
 			t.Errorf("%s: %q", attempt, got)
 		}
+	}
+}
+
+// TestPageOfAnotherModel: the page is of whatever the spec declares, from the
+// first event on, and texts from outside are no markup.
+func TestPageOfAnotherModel(t *testing.T) {
+	f := sibling(t, Config{})
+	spec, err := model.ParseSpec([]byte(`
+name: fruit
+input:
+  colour: {type: category}
+  weight_kg: {type: number, min: 0, max: 9}
+label: {name: kind, type: category}
+pipeline:
+  - union:
+    - [{Select: [colour]}, {OneHotEncoder: {}}]
+    - [{Select: [weight_kg]}]
+  - MultinomialNB: {alpha: 1}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Serve(ctx, worker.JoinConfig{Connect: bus.ConnectConfig{Server: f.url}, Name: "web-1", Version: "1.2.3", Spec: spec, Logger: slog.New(slog.DiscardHandler)}, f.door)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	b := openBrowser(t)
+	b.look(375, true)
+	b.run(chromedp.Navigate(f.door.URL() + "/"))
+	b.until(`document.getElementById('model').textContent === 'fruit' && document.querySelectorAll('#fields .field').length === 2`)
+	b.run(chromedp.Click(chromedp.CSS("#predict")))
+	for _, field := range []string{"colour", "weight_kg"} {
+		b.until(fmt.Sprintf(`document.getElementById('f-%s-wrong').textContent === 'Field required'`, field))
+	}
+	other := `document.querySelector('#f-colour + input')`
+	eval[bool](b, other+`.focus(), true`)
+	b.run(chromedp.KeyEvent(`<b>red</b>`))
+	b.put("f-weight_kg", "0.2")
+	b.run(chromedp.Click(chromedp.CSS("#predict")))
+	b.until(`document.getElementById('answer').textContent.includes('learned nothing yet')`)
+	for _, label := range []string{`<i>apple`, `toString`} {
+		eval[bool](b, `(document.querySelector('#answer-field select').value = 'other', document.querySelector('#answer-field select').dispatchEvent(new Event('change')), document.querySelector('#answer-field input').value = '', true)`)
+		b.run(chromedp.KeyEvent(label), chromedp.Click(chromedp.CSS("#teach")))
+		b.until(fmt.Sprintf(`document.getElementById('taught').textContent.includes(%q)`, "learned "+label))
+		b.until(fmt.Sprintf(`[...document.querySelectorAll('#a-kind option')].some((o) => o.text === %q)`, label))
+		b.until(`!document.querySelector('[aria-disabled]')`) // the answer was asked for again
+	}
+	b.until(`document.querySelectorAll('.confusion tbody tr').length === 2 && document.querySelectorAll('#answer .bars li').length === 2`)
+	b.until(`[...document.querySelectorAll('#f-colour option')].some((o) => o.text === '<b>red</b>')`)
+	if eval[float64](b, `document.querySelectorAll('main b b, main i').length`) > 0 || eval[float64](b, `document.documentElement.scrollWidth`) > 375 {
+		t.Error("a text became markup, or the page is too wide")
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, fault := range b.faults {
+		t.Error(fault)
 	}
 }
 

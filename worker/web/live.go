@@ -257,7 +257,7 @@ func fleetOf(served *served, self *worker.Status) fleetState {
 			r.Agreement, r.Chain = "unknown", short
 		}
 		if p.Gone {
-			r.State, r.Heard = worker.Stopped.String(), p.Heard.Unix()
+			r.State, r.Heard, r.Chain = worker.Stopped.String(), p.Heard.Unix(), short // of where it stopped
 			if p.State == worker.Quarantined.String() {
 				r.Note = "it was quarantined: " + p.Advisory
 			}

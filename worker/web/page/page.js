@@ -315,7 +315,7 @@ class Chart {
       parts.push(svg('line', { class: 'grid', x1: left, x2: right, y1: y(v), y2: y(v) }));
       parts.push(svg('text', { x: left - 8, y: y(v) + 4, 'text-anchor': 'end' }, this.share ? Math.round(v * 100) + ' %' : v.toFixed(step < 0.1 ? 2 : step < 1 ? 1 : 0)));
     }
-    const ticks = nice(span / Math.max(2, Math.floor(width / 110)));
+    const ticks = nice(span / Math.max(2, Math.floor(width / 85)));
     for (let s = Math.ceil(oldest / ticks) * ticks; s <= newest; s += ticks) {
       if (s < from && from > 0 || Number.isInteger(s) === false) continue;
       const px = x(s);
@@ -468,9 +468,11 @@ function field(input, hint, node = el('div', { class: 'field' })) {
   if (!input.number) {
     f.select = el('select', { id, 'aria-describedby': wrong.id });
     f.select.addEventListener('change', () => {
+      f.chosen = true;
       f.other.hidden = f.select.value !== 'other';
       if (!f.other.hidden) f.other.focus();
     });
+    f.other.addEventListener('input', () => { f.chosen = true; });
     choices(f, []);
   }
   node.replaceChildren(label, ...(f.select ? [f.select] : []), f.other, wrong);
@@ -485,7 +487,11 @@ function choices(f, values) {
   const before = f.select.value;
   const option = (value, text) => el('option', { value }, text);
   f.select.replaceChildren(...values.map((v) => option('=' + v, v)), ...(f.input.nullable ? [option('null', 'null')] : []), option('other', values.length ? 'another …' : 'a new one'));
-  if ([...f.select.options].some((o) => o.value === before) && (before !== 'other' || f.other.value)) f.select.value = before;
+  // What a person chose stays; what was typed and has been learned since is an option now.
+  const typed = before === 'other' && document.activeElement !== f.other && values.includes(f.other.value);
+  if (typed) f.select.value = '=' + f.other.value;
+  else if (f.chosen || before !== 'other') f.select.value = before;
+  if (f.select.selectedIndex < 0) f.select.selectedIndex = 0;
   f.other.hidden = f.select.value !== 'other';
 }
 
