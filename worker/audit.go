@@ -652,7 +652,7 @@ func (w *Worker) shadow(ctx context.Context, seq, limit uint64, out chan<- Attes
 // attests. It returns a *bus.GapError or *bus.RolledBackError as a tail does.
 func FoldTo(ctx context.Context, log Log, m *model.Model, seq uint64, seen ...func(*model.Model)) (Attestation, error) {
 	name := m.Spec().Name
-	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(message(name, msg)) }}
+	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(Message(name, msg)) }}
 	var a Attestation
 	err := follow(ctx, log, from, m.Spec(), func(e *entry) error {
 		m.ApplyEntry(&e.Entry)

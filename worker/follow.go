@@ -17,7 +17,7 @@ type entry struct {
 }
 
 func (e *entry) read(name string, msg *bus.Message) {
-	e.Read(message(name, msg))
+	e.Read(Message(name, msg))
 	e.pending = msg.Pending
 }
 
@@ -53,8 +53,8 @@ func follow(ctx context.Context, log Log, from bus.Position, spec *model.Spec, a
 	return err
 }
 
-// message is a message of the log as the model reads it.
-func message(name string, msg *bus.Message) model.Message {
+// Message is a message of the log as the model reads it.
+func Message(name string, msg *bus.Message) model.Message {
 	return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, name+"."), ID: msg.ID, Data: msg.Data, Time: msg.Time.UnixNano()}
 }
 

@@ -99,7 +99,7 @@ func (r *replica) position() bus.Position {
 	return bus.Position{Applied: r.model.Seq(), Check: func(msg *bus.Message) bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.model.IsTip(message(r.model.Spec().Name, msg))
+		return r.model.IsTip(Message(r.model.Spec().Name, msg))
 	}}
 }
 

@@ -409,7 +409,7 @@ func (o *simOracle) stored(msg *bus.Message) {
 // fold folds one message; the caller holds mu.
 func (o *simOracle) fold(msg *bus.Message) {
 	m := o.m
-	in := message(o.s.spec.Name, msg)
+	in := Message(o.s.spec.Name, msg)
 	result := m.Apply(in)
 	node := &simNode{seq: msg.Seq, learned: m.Learned(), parent: o.tip, inc: m.Incarnation(), state: m.StateChain(), digest: m.Digest()}
 	outcomes := append([]model.Outcome(nil), result.Outcomes...)
@@ -517,7 +517,7 @@ func (o *simOracle) backAt(left []bus.Message) {
 		o.m = o.fresh()
 	}
 	for i := range left {
-		o.m.Apply(message(o.s.spec.Name, &left[i]))
+		o.m.Apply(Message(o.s.spec.Name, &left[i]))
 	}
 	if o.m.Digest() != o.tip.digest {
 		o.s.violate("divergent", "folded again, the state at %d is another", seq)

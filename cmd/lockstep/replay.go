@@ -15,6 +15,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/worker"
 )
 
 // maxLine bounds a line of a replayed file, in bytes.
@@ -189,12 +190,9 @@ func (o *replayOptions) replayLog(cmd *cobra.Command) error {
 		return r.finish(cmd, o.json)
 	}
 	bar := progress(cmd, "replaying", int64(last), !o.each && !o.json)
-	message := func(msg *bus.Message) model.Message {
-		return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, o.model+"."), ID: msg.ID, Data: msg.Data, Time: msg.Time.UnixNano()}
-	}
-	from := bus.Position{Applied: r.model.Seq(), Check: func(msg *bus.Message) bool { return r.model.IsTip(message(msg)) }}
+	from := bus.Position{Applied: r.model.Seq(), Check: func(msg *bus.Message) bool { return r.model.IsTip(worker.Message(o.model, msg)) }}
 	err = h.log.Tail(ctx, from, func(msg *bus.Message) error {
-		if err := r.apply(message(msg)); err != nil {
+		if err := r.apply(worker.Message(o.model, msg)); err != nil {
 			return err
 		}
 		bar.Set(int(msg.Seq))

@@ -84,12 +84,9 @@ func (o *tailOptions) run(cmd *cobra.Command) error {
 	}
 	out := cmd.OutOrStdout()
 	bar := progress(cmd, "folding the log", int64(since), !o.json && since > m.Seq()+1000)
-	message := func(msg *bus.Message) model.Message {
-		return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, o.model+"."), ID: msg.ID, Data: msg.Data, Time: msg.Time.UnixNano()}
-	}
-	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(message(msg)) }}
+	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(worker.Message(o.model, msg)) }}
 	err = h.log.Tail(ctx, from, func(msg *bus.Message) error {
-		result := m.Apply(message(msg))
+		result := m.Apply(worker.Message(o.model, msg))
 		if msg.Seq < since {
 			bar.Set64(int64(msg.Seq))
 			return nil
