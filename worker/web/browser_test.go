@@ -586,7 +586,7 @@ pipeline:
 	b.run(chromedp.Click(chromedp.CSS("#predict")))
 	b.until(`document.getElementById('answer').textContent.includes('learned nothing yet')`)
 	for _, label := range []string{`<i>apple`, `toString`} {
-		eval[bool](b, `(document.querySelector('#answer-field select').value = 'other', document.querySelector('#answer-field select').dispatchEvent(new Event('change')), document.querySelector('#answer-field input').value = '', true)`)
+		eval[bool](b, `(document.querySelector('#answer-field select').value = 'other', document.querySelector('#answer-field select').dispatchEvent(new Event('change', { bubbles: true })), document.querySelector('#answer-field input').value = '', true)`)
 		b.run(chromedp.KeyEvent(label), chromedp.Click(chromedp.CSS("#teach")))
 		b.until(fmt.Sprintf(`document.getElementById('taught').textContent.includes(%q)`, "learned "+label))
 		b.until(fmt.Sprintf(`[...document.querySelectorAll('#a-kind option')].some((o) => o.text === %q)`, label))
