@@ -92,6 +92,11 @@ func TestTheTailIsOfTheLogsEnd(t *testing.T) {
 	if f.watch.saying != 0 || f.watch.chains[5].seq != 0 {
 		t.Error("kept what many messages follow")
 	}
+	f.lag.Store(tailEvents)
+	f.apply(gentoo)
+	if f.watch.saying != 0 || f.watch.chains[11].seq != 11 {
+		t.Error("of what more messages follow than the tail holds, only the chains are kept")
+	}
 	f.lag.Store(0)
 	f.apply(strings.Replace(gentoo, "Gentoo", "Adelie", 1))
 	f.apply(`{"attributes":{}}`)
@@ -101,7 +106,7 @@ func TestTheTailIsOfTheLogsEnd(t *testing.T) {
 		t.Fatalf("%d kept", h.saying)
 	}
 	last := h.said[(h.saying-1)%tailEvents]
-	if last.Seq != 13 || last.Index != 99 || last.Verdict != model.Learned || last.Label != "Gentoo" || last.Proba == 0 {
+	if last.Seq != 14 || last.Index != 99 || last.Verdict != model.Learned || last.Label != "Gentoo" || last.Proba == 0 {
 		t.Errorf("%+v", last)
 	}
 	f.apply(`{}`)

@@ -104,12 +104,15 @@ func TestReadersShareOneState(t *testing.T) {
 	if now, _ := l.latest(); now != nil {
 		t.Error("computed for nobody")
 	}
-	for range 50 {
+	var by *computer
+	for n := range 50 {
 		if !l.enter() {
 			t.Fatal("refused")
 		}
+		if n == 0 {
+			by = l.by
+		}
 	}
-	by := l.by
 	now, changed := l.latest()
 	f.ask("teach", event(row(), `"Gentoo"`))
 	select {

@@ -495,13 +495,15 @@ function choices(f, values) {
   f.other.hidden = f.select.value !== 'other';
 }
 
-let prefilled = false;
+// The form begins with the last event, unless somebody was there first.
+let prefilled = false, touched = false;
+for (const kind of ['input', 'change']) $('form').addEventListener(kind, () => { touched = true; });
 
 function refreshChoices() {
   for (const [name, f] of fields) if (f.select) choices(f, state.values[name] ?? []);
   if (right) choices(right, state.classes.labels);
   const last = state.tail.find((t) => t.verdict === 'learned');
-  if (!prefilled && last && fields.size) {
+  if (!prefilled && !touched && last && fields.size) {
     prefilled = true;
     load(last, true);
   }
@@ -536,6 +538,7 @@ async function load(t, quietly) {
     const answer = await fetch(`live/row?seq=${t.seq}` + (t.index == null ? '' : '&index=' + t.index));
     const row = await answer.json();
     if (!answer.ok) throw new Error(row.detail);
+    if (quietly && touched) return;
     clear();
     if (typeof row.attributes === 'object' && row.attributes) for (const [name, f] of fields) fill(f, row.attributes[name]);
     if (typeof row.label === 'string') fill(right, row.label);
