@@ -81,7 +81,7 @@ parity:
 
 # the live page in a real browser (Debian: chromium): LOCKSTEP_SHOTS=FOLDER keeps screenshots
 page:
-    go test -tags e2e -count 1 -run 'TestPage$' -v ./worker/web
+    go test -tags e2e -count 1 -run TestPage -v ./worker/web
 
 # planted bugs, each with the test that must find it
 mutants *ARGS:
