@@ -40,7 +40,8 @@ A bad line is refused, named, and left out; the rest goes on, and the exit code
 is 1.
 
 In a CSV file the header names the columns: the spec's inputs and its label, in
-any order; other columns are passed over, and an empty field or NA is null.
+any order, between commas, tabs or semicolons; other columns are passed over, and
+an empty field or NA is null.
 
 Every event has an id of its own, made from the file's name, the event, and how
 often the same event came before in the file. So a second run of the file, or of
@@ -54,7 +55,7 @@ two minutes) is stored again then, and passed over by the fold.`,
 	}
 	o.addModelFlags(cmd)
 	cmd.Flags().StringVar(&o.spec, "spec", "", "check events by this spec, and do not read the log for it: a YAML file, or one of "+strings.Join(model.ShippedSpecs(), ", "))
-	cmd.Flags().StringVar(&o.format, "format", "", "csv or jsonl (by the file's ending, else jsonl)")
+	cmd.Flags().StringVar(&o.format, "format", "", "csv or jsonl (by the file's ending: csv, tsv; else jsonl)")
 	cmd.Flags().IntVar(&o.batch, "batch", 100, "events in a message")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the counts as JSON")
 	return cmd
@@ -125,7 +126,8 @@ func (o *learnOptions) events(s *model.Spec, name string, f io.Reader) (func() (
 	format := o.format
 	if format == "" {
 		format = "jsonl"
-		if strings.EqualFold(filepath.Ext(name), ".csv") {
+		switch strings.ToLower(filepath.Ext(name)) {
+		case ".csv", ".tsv":
 			format = "csv"
 		}
 	}
@@ -164,7 +166,9 @@ func jsonEvents(f io.Reader) func() (event, error) {
 }
 
 func csvEvents(s *model.Spec, f io.Reader) (func() (event, error), error) {
-	r := csv.NewReader(f)
+	buffered := bufio.NewReaderSize(f, 64<<10)
+	r := csv.NewReader(buffered)
+	r.Comma = delimiter(buffered)
 	r.ReuseRecord = true
 	header, err := r.Read()
 	if err != nil {
@@ -208,6 +212,19 @@ func csvEvents(s *model.Spec, f io.Reader) (func() (event, error), error) {
 		data, err := json.Marshal(map[string]any{"attributes": attributes, s.Label.Name: csvValue(s.Label, record[columns[s.Label.Name]])})
 		return event{line: line, data: data}, err
 	}, nil
+}
+
+// delimiter is what the first line has most of: a comma, a tab or a semicolon.
+func delimiter(f *bufio.Reader) rune {
+	head, _ := f.Peek(f.Size()) // shorter at the file's end
+	line, _, _ := bytes.Cut(head, []byte("\n"))
+	best := ','
+	for _, other := range "\t;" {
+		if bytes.Count(line, []byte(string(other))) > bytes.Count(line, []byte(string(best))) {
+			best = other
+		}
+	}
+	return best
 }
 
 // csvValue is a CSV field as JSON. A number that is none stays a text, for
