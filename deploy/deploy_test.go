@@ -17,7 +17,7 @@ func TestSingleServer(t *testing.T) {
 	if options.Host != "127.0.0.1" || options.Port != 4222 || !options.SyncAlways {
 		t.Errorf("host %s, port %d, sync always %t", options.Host, options.Port, options.SyncAlways)
 	}
-	options.Port, options.StoreDir, options.NoSigs = server.RANDOM_PORT, t.TempDir(), true
+	options.Port, options.HTTPPort, options.StoreDir, options.NoSigs = server.RANDOM_PORT, server.RANDOM_PORT, t.TempDir(), true
 	s, err := server.NewServer(options)
 	if err != nil {
 		t.Fatal(err)
