@@ -437,6 +437,13 @@ func (d *demo) print(statuses []worker.Status, r demoResult) {
 // invite prints what to try next, each with the server's address so that
 // nobody's selected context is hit by accident.
 func (d *demo) invite() {
+	if d.door != nil {
+		fmt.Fprintf(d.out, `
+Watch it, try it and teach it on the page at %[1]s, or over HTTP:
+
+  curl -s %[1]s/predict --json '{"island":"Biscoe","bill_length_mm":46.1,"bill_depth_mm":13.2,"flipper_length_mm":211,"body_mass_g":4500,"sex":"female"}'
+`, d.door.URL())
+	}
 	fmt.Fprintf(d.out, `
 Try it from another terminal (nats is github.com/nats-io/natscli):
 
