@@ -339,6 +339,7 @@ func TestServiceAnswersLaterBeforeItStops(t *testing.T) {
 	const requests = 300
 	release := make(chan struct{})
 	s := serve(t, requests, func(r bus.Request) {
+		r.Keep()
 		go func() {
 			<-release
 			r.Reply(r.Data())

@@ -31,7 +31,8 @@ type Endpoint struct {
 	Subject string
 	Queue   string // group that shares the requests; empty: each instance answers
 	// Handler is called with one request at a time, and must not wait. It may
-	// answer later, from any goroutine; every request must be answered.
+	// answer later, from any goroutine, if it keeps the request; every request
+	// must be answered.
 	Handler func(Request)
 	// Answered, if set, is told of each answer: an error's code or 0, and how
 	// long it took since the request was taken.
@@ -41,11 +42,14 @@ type Endpoint struct {
 // Request is a request that was accepted. It is answered once; later answers
 // are ignored.
 type Request interface {
+	// Keep is called by a handler before it passes the request on. One that was
+	// not kept is another's once the handler returns.
+	Keep()
 	// Data is the request's body. It is the request's own.
 	Data() []byte
 	// Header is the first value of a header, or empty.
 	Header(name string) string
-	// Reply answers with a body.
+	// Reply answers with a body, which is the caller's again afterwards.
 	Reply(body []byte)
 	// Error answers with an error: its code and description as micro's
 	// headers, and a body.
@@ -70,6 +74,17 @@ type request struct {
 	answered atomic.Bool
 	failure  atomic.Pointer[failure] // an error on its way
 	returned atomic.Bool             // the handler has
+	kept     bool                    // it goes on without the handler
+}
+
+// requests are those that nobody uses now.
+var requests = sync.Pool{New: func() any { return new(request) }}
+
+// reset forgets a request that is over.
+func (r *request) reset() {
+	r.msg, r.service, r.endpoint = nil, nil, nil
+	r.answered.Store(false)
+	r.returned.Store(false)
 }
 
 type failure struct {
@@ -77,6 +92,8 @@ type failure struct {
 	description string
 	body        []byte
 }
+
+func (r *request) Keep() { r.kept = true }
 
 func (r *request) Data() []byte { return r.msg.Data() }
 
@@ -224,7 +241,8 @@ func Serve(conn *Conn, config ServiceConfig) (_ Service, err error) {
 				return
 			}
 			s.inFlight.Add(1)
-			r := &request{msg: msg, service: s, endpoint: &e, began: time.Now()}
+			r := requests.Get().(*request)
+			r.msg, r.service, r.endpoint, r.began = msg, s, &e, time.Now()
 			if waiting > maxBacklog {
 				description := fmt.Sprintf("overloaded: %d requests wait for this worker; try again", waiting)
 				r.Error(503, description, ErrorBody(503, description, nil))
@@ -233,6 +251,10 @@ func Serve(conn *Conn, config ServiceConfig) (_ Service, err error) {
 			}
 			r.returned.Store(true)
 			r.fail(true)
+			if !r.kept && r.answered.Load() {
+				r.reset()
+				requests.Put(r)
+			}
 		}
 		if err := s.micro.AddEndpoint(e.Name, micro.HandlerFunc(handle), micro.WithEndpointSubject(e.Subject), group); err != nil {
 			return nil, errors.Join(fmt.Errorf("endpoint %s: %w", e.Subject, err), s.micro.Stop())

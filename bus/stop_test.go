@@ -17,7 +17,7 @@ func TestStopWaitsForTheUnanswered(t *testing.T) {
 	url := startServer(t, broker.Config{}).ClientURL()
 	doors, asker := connect(t, bus.ConnectConfig{Server: url}), connect(t, bus.ConnectConfig{Server: url})
 	accepted := make(chan bus.Request, 1)
-	s := open(t, doors, func(r bus.Request) { accepted <- r })
+	s := open(t, doors, func(r bus.Request) { r.Keep(); accepted <- r })
 	answers, err := asker.SubscribeSync(asker.NewInbox())
 	if err != nil {
 		t.Fatal(err)

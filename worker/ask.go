@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -84,6 +85,8 @@ type inquiry struct {
 	told     chan struct{} // closed once answered; nil while nobody waits; guarded by mu
 }
 
+func (r *inquiry) Keep() {} // it is its asker's own
+
 func (r *inquiry) Data() []byte { return r.q.Data }
 
 func (r *inquiry) Header(name string) string {
@@ -93,7 +96,7 @@ func (r *inquiry) Header(name string) string {
 	return r.q.Header(name)
 }
 
-func (r *inquiry) Reply(body []byte) { r.end(Answer{Body: body}) }
+func (r *inquiry) Reply(body []byte) { r.end(Answer{Body: bytes.Clone(body)}) }
 
 func (r *inquiry) Error(code int, description string, body []byte) {
 	r.end(Answer{code, description, body})

@@ -112,6 +112,7 @@ func (w *Worker) at(req bus.Request, answer func()) {
 		answer()
 		return
 	}
+	req.Keep()
 	err = w.parking.park(want.minSeq, len(req.Data()), want.timeout, func(err error) {
 		if err != nil {
 			w.waitFailed(req, want.minSeq, err)
@@ -174,19 +175,23 @@ func (w *Worker) row(req bus.Request, answer func(*Worker, bus.Request, model.Ro
 // predict answers with the label of a row.
 func (w *Worker) predict(req bus.Request) { w.withRow(req, (*Worker).replyPrediction) }
 
-func (w *Worker) replyPrediction(req bus.Request, row model.Row) { req.Reply(w.prediction(row)) }
+func (w *Worker) replyPrediction(req bus.Request, row model.Row) {
+	reply := w.replies.Get().(*[]byte)
+	*reply = w.prediction((*reply)[:0], row)
+	req.Reply(*reply)
+	w.replies.Put(reply)
+}
 
-// prediction is the reply to a prediction.
-func (w *Worker) prediction(row model.Row) []byte {
+// prediction appends the reply to a prediction.
+func (w *Worker) prediction(reply []byte, row model.Row) []byte {
 	r := w.replica
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.model.Predict(row)
-	tail := r.replyTail()
-	reply := append(make([]byte, 0, len(w.labelKey)+len(tail)+64), w.labelKey...)
+	reply = append(reply, w.labelKey...)
 	reply = append(r.appendLabel(reply, p), `,"predicted":`...)
 	reply = strconv.AppendInt(reply, w.predicted.add(), 10)
-	return append(reply, tail...)
+	return append(reply, r.replyTail()...)
 }
 
 // explanation is the reply to an explain request. Log-likelihoods are in

@@ -1,9 +1,12 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime/debug"
+	"slices"
 	"testing"
 	"time"
 
@@ -123,7 +126,8 @@ func (l *lecture) Header(name string) string {
 	return map[string]string{headerID: l.id, headerTimeout: "1m"}[name]
 }
 
-func (l *lecture) Reply(body []byte)               { l.answered <- body }
+func (l *lecture) Keep()                           {}
+func (l *lecture) Reply(body []byte)               { l.answered <- bytes.Clone(body) }
 func (l *lecture) Error(_ int, _ string, b []byte) { l.answered <- b }
 
 // read makes a message ready for the fold.
@@ -157,4 +161,37 @@ func TestTaughtOnceItIsApplied(t *testing.T) {
 		t.Errorf("answered %v", got)
 	}
 	l.drain()
+}
+
+// plain is a request for a prediction.
+type plain struct {
+	t    *testing.T
+	data []byte
+	body []byte
+}
+
+func (p *plain) Keep()                              { p.t.Error("it is kept") }
+func (p *plain) Data() []byte                       { return p.data }
+func (p *plain) Header(string) string               { return "" }
+func (p *plain) Reply(body []byte)                  { p.body = append(p.body[:0], body...) }
+func (p *plain) Error(_ int, text string, _ []byte) { p.t.Error(text) }
+
+// TestAPredictionAllocatesNothing: from the bytes of a request to the bytes of
+// its answer.
+func TestAPredictionAllocatesNothing(t *testing.T) {
+	l := alone(t)
+	l.fold(t, 5)
+	req := &plain{t: t, data: []byte(row)}
+	if n := testing.AllocsPerRun(1000, func() { l.predict(req) }); n != 0 && !raced() {
+		t.Errorf("%v allocations", n)
+	}
+	if !bytes.HasPrefix(req.body, []byte(`{"species":"Gentoo","predicted":`)) {
+		t.Errorf("answered %s", req.body)
+	}
+}
+
+// raced tells whether the race detector runs, which makes pools forget.
+func raced() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }

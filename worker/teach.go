@@ -73,6 +73,7 @@ func (w *Worker) teach(req bus.Request) {
 		refuse(req, 503, fmt.Sprintf("overloaded: %d requests of %d bytes in all wait to be learned; try again", lessons, bytes), nil)
 		return
 	}
+	req.Keep()
 	go w.learn(&lesson{req: req, id: req.Header(headerID), data: req.Data(), want: want})
 }
 

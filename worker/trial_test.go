@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -308,7 +309,8 @@ type asked struct {
 	body []byte
 }
 
-func (a *asked) Reply(body []byte)                  { a.body = body }
+func (a *asked) Keep()                              {}
+func (a *asked) Reply(body []byte)                  { a.body = bytes.Clone(body) }
 func (a *asked) Error(code int, _ string, b []byte) { a.code, a.body = code, b }
 
 // TestAnswersOfALesson: what the fold said decides, event by event; one bad

@@ -115,6 +115,7 @@ type Worker struct {
 	predicted *predicted
 	rejects   *rejections
 	decoders  sync.Pool       // of *model.Decoder
+	replies   sync.Pool       // of *[]byte
 	maxRow    int             // bytes of a request about a row
 	lessons   load            // the teaches that are not answered yet
 	appending context.Context // of the appends since the last join; set before any request comes
@@ -171,6 +172,7 @@ func New(cfg Config) (*Worker, error) {
 	w.rejects = &rejections{verdicts: cfg.Verdicts, log: w.log, queue: make(chan rejection, 1024)}
 	w.labelKey = append(append([]byte{'{'}, quote(cfg.Spec.Label.Name)...), ':')
 	w.maxRow = maxRow(cfg.Spec)
+	w.replies.New = func() any { return new([]byte) }
 	w.decoders.New = func() any { return model.NewDecoder(cfg.Spec) }
 	return w, nil
 }

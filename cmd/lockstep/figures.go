@@ -42,7 +42,7 @@ func figures() []figure {
 		{name: "ready", what: "ms from the start of a worker's process to its first answer, empty log (no floor)", rounds: 3, measure: ofProcess(ready)},
 		{name: "memory", what: "MB resident of a worker's process that has answered and is idle (no floor)", rounds: 3, measure: ofProcess(idleMemory)},
 		{name: "binary", what: "MB of the program (no floor)", rounds: 1, measure: binary},
-		{name: "allocations", what: "allocations of ours per prediction and per folded event", atMost: true, goal: 0, rounds: 1, measure: allocations},
+		{name: "allocations", what: "allocations of the model per prediction and per folded event, decoding included", atMost: true, goal: 0, rounds: 1, measure: allocations},
 	}
 }
 
