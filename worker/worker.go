@@ -363,7 +363,7 @@ func (w *Worker) jump(ctx context.Context, gap *bus.GapError) error {
 	if err != nil || w.cfg.Checkpoints == nil {
 		return errors.Join(gap, err)
 	}
-	applied := w.replica.position().Applied
+	applied := w.replica.applied.Load()
 	if w.restore(ctx, w.replica.incarnation(), max(first, gap.Got), last, math.MaxUint64) {
 		if applied > 0 {
 			w.advise("jumped", fmt.Sprintf("the log holds nothing from %d to %d any more; this replica goes on from a snapshot, and whether the log ever held what it had applied before cannot be checked", gap.Want, gap.Got-1))
