@@ -8,6 +8,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // Answer is what a worker answered to Ask.
@@ -66,7 +67,7 @@ func refusal(code int, description string) Answer {
 // Unready says why the replica does not answer, or is empty if it does.
 func (w *Worker) Unready() string {
 	switch state := w.State(); {
-	case state == Quarantined || w.quarantined.Load():
+	case state == fleet.Quarantined || w.quarantined.Load():
 		return "it is quarantined: " + w.advisory()
 	case state != Ready:
 		return fmt.Sprintf("it is %s, at sequence %d with %d messages to go", state, w.replica.applied.Load(), w.lag.Load())
@@ -179,4 +180,4 @@ func (w *Worker) Spec() *model.Spec { return w.cfg.Spec }
 
 // Fleet are the live replicas of the same log that this one knows of, itself
 // included; nil while that is not known.
-func (w *Worker) Fleet() []Heartbeat { return w.peers() }
+func (w *Worker) Fleet() []fleet.Heartbeat { return w.peers() }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"lockstep/worker/fleet"
 )
 
 // TestOtherDoorsAreDrained: who leaves the group answers first what it has let
@@ -53,7 +55,7 @@ func TestAskWhoDoesNotServe(t *testing.T) {
 	config.Attach = func(w *Worker) { worker <- w }
 	go func() { ended <- Serve(ctx, config) }()
 	w := <-worker
-	for deadline := time.Now().Add(patience); w.State() != Ready; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); w.State() != fleet.Ready; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(w.State())
 		}

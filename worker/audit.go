@@ -2,179 +2,17 @@ package worker
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
-
-// Board is where replicas leave word for each other. bus.Board is the real
-// one.
-type Board interface {
-	// Put writes an entry over what stands there.
-	Put(ctx context.Context, key string, value []byte) error
-	// Create writes an entry, and returns false if there is one already.
-	Create(ctx context.Context, key string, value []byte) (created bool, err error)
-	// Remove takes away every entry at a key and below it.
-	Remove(ctx context.Context, key string) error
-	// List returns the entries below a key, sorted.
-	List(ctx context.Context, key string) ([]bus.Entry, error)
-}
-
-// CheckpointEvery is the distance of the checkpoints that arithmetic fixes.
-const CheckpointEvery = 4096
-
-// Keys of the boards. An attestation's is attest.SEQ.REPLICA.
-const (
-	keyAttest  = "attest"
-	keyReplica = "replica"
-)
-
-// Attestation is what a replica says of itself at a checkpoint.
-type Attestation struct {
-	Replica     string `json:"replica"`
-	Seq         uint64 `json:"seq"`
-	Incarnation string `json:"incarnation"`
-	Contract    string `json:"contract"`
-	Encoding    string `json:"encoding"`
-	LogChain    string `json:"log_chain"`
-	StateChain  string `json:"state_chain"`
-	Digest      string `json:"digest"`
-	Boot        string `json:"boot,omitempty"`    // the process's own nonce
-	Fold        int    `json:"fold"`              // how often this process had folded anew
-	Arbiter     bool   `json:"arbiter,omitempty"` // by who folds the log to tell who is right, and serves nothing
-}
-
-// Attest is what a model's state attests, but for the replica's own.
-func Attest(m *model.Model) Attestation {
-	contract, log, state, digest := m.Contract(), m.LogChain(), m.StateChain(), m.Digest()
-	return Attestation{
-		Seq: m.Seq(), Incarnation: m.Incarnation(), Contract: hex.EncodeToString(contract[:]), Encoding: model.Encoding,
-		LogChain: hex.EncodeToString(log[:]), StateChain: hex.EncodeToString(state[:]), Digest: hex.EncodeToString(digest[:]),
-	}
-}
-
-// AttestKey is where attestations of a checkpoint stand, and below it a
-// replica's.
-func AttestKey(seq uint64) string { return fmt.Sprintf("%s.%020d", keyAttest, seq) }
-
-// Comparable tells whether two attestations are of the same log, contract and
-// encoding, so that they must be the same.
-func (a Attestation) Comparable(b Attestation) bool {
-	return a.Seq == b.Seq && a.Incarnation == b.Incarnation && a.Contract == b.Contract && a.Encoding == b.Encoding
-}
-
-// Same tells whether two comparable attestations agree.
-func (a Attestation) Same(b Attestation) bool {
-	return a.LogChain == b.LogChain && a.StateChain == b.StateChain && a.Digest == b.Digest
-}
-
-// Attestations reads what a board holds of one checkpoint.
-func Attestations(ctx context.Context, board Board, seq uint64) ([]Attestation, error) {
-	return attestations(ctx, board, AttestKey(seq))
-}
-
-// AllAttestations reads all that a board holds.
-func AllAttestations(ctx context.Context, board Board) ([]Attestation, error) {
-	return attestations(ctx, board, keyAttest)
-}
-
-func attestations(ctx context.Context, board Board, key string) ([]Attestation, error) {
-	entries, err := board.List(ctx, key)
-	var out []Attestation
-	for _, e := range entries {
-		var a Attestation
-		if json.Unmarshal(e.Value, &a) == nil && e.Key == AttestKey(a.Seq)+"."+a.Replica {
-			out = append(out, a)
-		}
-	}
-	return out, err
-}
-
-// ruling is what a checkpoint's attestations mean for one replica.
-type ruling int
-
-const (
-	undecided ruling = iota // not all have attested, and nobody differs
-	unanimous               // all who vote agree
-	carried                 // some differ from this replica, and a strict majority does not
-	outvoted                // a strict majority agrees on something else
-	split                   // there is no strict majority
-)
-
-// judge rules on a replica's attestation. votes are the attestations of the
-// others, voters the names of the others whose votes count: those that serve
-// or would, and are not quarantined. An arbiter always votes. Who attested
-// first means nothing.
-func judge(mine Attestation, votes []Attestation, voters map[string]bool) (r ruling, differ []Attestation) {
-	electorate, attested, same := 1, 1, 1
-	for name := range voters { // order: only counted
-		if name != mine.Replica {
-			electorate++
-		}
-	}
-	groups := []Attestation{}
-	sizes := []int{}
-	for _, a := range votes {
-		if a.Replica == mine.Replica || !a.Comparable(mine) || !a.Arbiter && !voters[a.Replica] {
-			continue
-		}
-		if a.Arbiter {
-			electorate++
-		}
-		attested++
-		if a.Same(mine) {
-			same++
-			continue
-		}
-		differ = append(differ, a)
-		i := slices.IndexFunc(groups, a.Same)
-		if i < 0 {
-			i, groups, sizes = len(groups), append(groups, a), append(sizes, 0)
-		}
-		sizes[i]++
-	}
-	switch {
-	case len(differ) == 0 && attested < electorate:
-		return undecided, nil
-	case len(differ) == 0:
-		return unanimous, nil
-	case 2*same > electorate:
-		return carried, differ
-	case 2*slices.Max(sizes) > electorate:
-		return outvoted, differ
-	}
-	return split, differ
-}
-
-// current leaves out what a replica attested before it was started or folded
-// anew: it may not come by that checkpoint again.
-func current(votes []Attestation, peers []Heartbeat) []Attestation {
-	return slices.DeleteFunc(votes, func(v Attestation) bool {
-		return slices.ContainsFunc(peers, func(p Heartbeat) bool { return p.Replica == v.Replica && (p.Boot != v.Boot || p.Fold != v.Fold) })
-	})
-}
-
-// sameLog leaves out who has read another log.
-func sameLog(mine Attestation, votes []Attestation, voters map[string]bool) ([]Attestation, map[string]bool) {
-	voters = maps.Clone(voters)
-	var same []Attestation
-	for _, v := range votes {
-		if v.Comparable(mine) && v.LogChain != mine.LogChain && v.Replica != mine.Replica {
-			delete(voters, v.Replica)
-		} else {
-			same = append(same, v)
-		}
-	}
-	return same, voters
-}
 
 // maxHealings is at which healing a replica is quarantined after all.
 const maxHealings = 3
@@ -203,13 +41,13 @@ type audit struct {
 
 	epoch    int64 // of what is known here
 	healings int
-	newest   Snapshot  // the newest that is pointed to, as far as known
-	since    time.Time // when that was found, or the worker began
+	newest   fleet.Snapshot // the newest that is pointed to, as far as known
+	since    time.Time      // when that was found, or the worker began
 }
 
 // checkpoint is a sequence at which this replica attests.
 type checkpoint struct {
-	Attestation
+	fleet.Attestation
 	state   []byte // the encoded state, if a snapshot is to be written
 	asked   bool   // the snapshot was asked for
 	at      time.Time
@@ -217,42 +55,33 @@ type checkpoint struct {
 	// The tail was started anew, to see whether the log still holds what
 	// this replica has applied.
 	rechecked bool
-	agree     []string         // the replicas that agree, this one included
-	beside    chan Attestation // of a fold beside a replica that is alone
+	agree     []string               // the replicas that agree, this one included
+	beside    chan fleet.Attestation // of a fold beside a replica that is alone
 	epoch     int64
 }
 
 // trial is a replica under suspicion: it has left the group, folds anew, and
 // attests the checkpoint again.
 type trial struct {
-	before Attestation
-	after  *Attestation // nil until it has folded to there again
-	since  string       // where the fold first went another way than the one before
+	before fleet.Attestation
+	after  *fleet.Attestation // nil until it has folded to there again
+	since  string             // where the fold first went another way than the one before
 	began  time.Time
-	shadow chan Attestation // of a fold beside the replica; nil until there is no other way
+	shadow chan fleet.Attestation // of a fold beside the replica; nil until there is no other way
 }
 
 func newAudit(w *Worker) *audit {
 	return &audit{w: w, inbox: make(chan *checkpoint, 256), since: time.Now()}
 }
 
-// isCheckpoint tells whether every replica attests at a message.
-func isCheckpoint(msg *model.Message) bool {
-	return msg.Seq%CheckpointEvery == 0 || msg.Subject == model.SubjectCheckpoint
-}
-
 // attest hands the state at a checkpoint to the audit. It never holds up the
 // fold: of a long replay only the newest checkpoints are attested.
 func (w *Worker) attest(msg *model.Message) {
-	c := &checkpoint{at: time.Now(), epoch: w.epochs.Load()}
-	var ask struct {
-		Snapshot bool `json:"snapshot"`
-	}
-	c.asked = msg.Subject == model.SubjectCheckpoint && json.Unmarshal(msg.Data, &ask) == nil && ask.Snapshot
+	c := &checkpoint{at: time.Now(), epoch: w.epochs.Load(), asked: fleet.WantsSnapshot(msg)}
 	r := w.replica
 	r.mu.Lock()
-	c.Attestation = Attest(r.model)
-	if (c.asked || w.snapshotDue.Load()) && w.State() == Ready {
+	c.Attestation = fleet.Attest(r.model)
+	if (c.asked || w.snapshotDue.Load()) && w.State() == fleet.Ready {
 		c.state = r.model.AppendState(nil)
 		w.snapshotDue.Store(false)
 	}
@@ -322,7 +151,7 @@ func (a *audit) take(c *checkpoint) {
 // there, for it was taken back meanwhile.
 func (a *audit) void() {
 	t, w := a.trial, a.w
-	if t == nil || t.after != nil || w.foldsBegun.Load() != w.folds.Load() || w.State() != Replaying || w.replica.applied.Load() < w.target.Load() || len(a.inbox) > 0 {
+	if t == nil || t.after != nil || w.foldsBegun.Load() != w.folds.Load() || w.State() != fleet.Replaying || w.replica.applied.Load() < w.target.Load() || len(a.inbox) > 0 {
 		a.passed = 0
 		return
 	}
@@ -344,7 +173,7 @@ func (a *audit) tries(c *checkpoint) bool { return a.trial != nil && a.trial.bef
 // attested of it.
 func (a *audit) forget(ctx context.Context, epoch int64) {
 	for _, seq := range a.kept {
-		if err := a.w.cfg.Checkpoints.Remove(ctx, AttestKey(seq)+"."+a.w.cfg.Name); err != nil {
+		if err := fleet.RemoveAttestation(ctx, a.w.cfg.Checkpoints, seq, a.w.cfg.Name); err != nil {
 			return // again at the next tick
 		}
 	}
@@ -354,7 +183,7 @@ func (a *audit) forget(ctx context.Context, epoch int64) {
 		a.w.refolding.Store(false)
 	}
 	a.open = slices.DeleteFunc(a.open, func(c *checkpoint) bool { return c.epoch != epoch })
-	a.kept, a.agreed, a.newest, a.epoch = nil, 0, Snapshot{}, epoch
+	a.kept, a.agreed, a.newest, a.epoch = nil, 0, fleet.Snapshot{}, epoch
 }
 
 // write puts the attestations that are not on the board yet.
@@ -363,11 +192,7 @@ func (a *audit) write(ctx context.Context) {
 		if c.written {
 			continue
 		}
-		value, err := json.Marshal(c.Attestation)
-		if err == nil {
-			err = a.w.cfg.Checkpoints.Put(ctx, AttestKey(c.Seq)+"."+c.Replica, value)
-		}
-		if err != nil {
+		if err := fleet.PutAttestation(ctx, a.w.cfg.Checkpoints, c.Attestation); err != nil {
 			a.w.log.Debug("an attestation could not be written; trying on", "seq", c.Seq, "error", err)
 			return
 		}
@@ -381,16 +206,12 @@ func (a *audit) write(ctx context.Context) {
 
 // compare rules on every checkpoint that is not settled.
 func (a *audit) compare(ctx context.Context) {
-	fleet := a.w.fleet.Load()
-	if fleet == nil {
+	known := a.w.fleet.Load()
+	if known == nil {
 		return // who cannot see the fleet must not rule
 	}
-	peers, voters := *fleet, map[string]bool{}
-	for _, p := range peers {
-		if p.Votes {
-			voters[p.Replica] = true
-		}
-	}
+	peers := *known
+	voters := fleet.Voters(peers)
 	open := slices.Clone(a.open)
 	slices.Reverse(open)
 	// The trial's first: reading may take long, or fail.
@@ -406,26 +227,21 @@ func (a *audit) compare(ctx context.Context) {
 		if !c.written {
 			continue
 		}
-		votes, err := Attestations(ctx, a.w.cfg.Checkpoints, c.Seq)
+		votes, err := fleet.Attestations(ctx, a.w.cfg.Checkpoints, c.Seq)
 		if err != nil {
 			a.w.log.Debug("the attestations cannot be read; trying on", "seq", c.Seq, "error", err)
 			return
 		}
-		votes = current(votes, peers)
+		votes = fleet.Current(votes, peers)
 		mine, electorate := c.Attestation, voters
 		if a.tries(c) && a.trial.after != nil {
 			// It has just read the log. Who has read another is not wrong in
 			// its state, and finds out by itself: the log is the truth.
-			votes, electorate = sameLog(mine, votes, voters)
+			votes, electorate = fleet.SameLog(mine, votes, voters)
 		}
-		r, differ := judge(mine, votes, electorate)
-		c.agree = []string{mine.Replica}
-		for _, v := range votes {
-			if v.Replica != mine.Replica && electorate[v.Replica] && v.Comparable(mine) && v.Same(mine) {
-				c.agree = append(c.agree, v.Replica)
-			}
-		}
-		if !c.rechecked && slices.ContainsFunc(differ, func(d Attestation) bool { return d.LogChain != mine.LogChain }) {
+		r, differ := fleet.Judge(mine, votes, electorate)
+		c.agree = fleet.Agreeing(mine, votes, electorate)
+		if !c.rechecked && slices.ContainsFunc(differ, func(d fleet.Attestation) bool { return d.LogChain != mine.LogChain }) {
 			c.rechecked = true
 			a.w.interrupt(errRecheck)
 		}
@@ -437,7 +253,7 @@ func (a *audit) compare(ctx context.Context) {
 
 // settle does what a ruling asks for, and returns whether the checkpoint is
 // done with.
-func (a *audit) settle(ctx context.Context, c *checkpoint, r ruling, differ []Attestation, peers []Heartbeat) bool {
+func (a *audit) settle(ctx context.Context, c *checkpoint, r fleet.Ruling, differ []fleet.Attestation, peers []fleet.Heartbeat) bool {
 	onTrial := a.tries(c)
 	switch {
 	case a.w.State() == Quarantined:
@@ -446,19 +262,19 @@ func (a *audit) settle(ctx context.Context, c *checkpoint, r ruling, differ []At
 		return false
 	case onTrial:
 		return a.verdict(ctx, c, r, differ, peers)
-	case r == unanimous && time.Since(c.at) < auditSettles:
+	case r == fleet.Unanimous && time.Since(c.at) < auditSettles:
 		return false // somebody's heartbeat may be on its way
-	case r == unanimous && len(c.agree) == 1:
+	case r == fleet.Unanimous && len(c.agree) == 1:
 		return a.alone(ctx, c)
-	case r == unanimous:
+	case r == fleet.Unanimous:
 		a.agreed = max(a.agreed, c.Seq)
 		a.snapshot(ctx, c)
 		return true
-	case r == carried:
+	case r == fleet.Upheld:
 		a.w.advise("diverged", fmt.Sprintf("at sequence %d %s; this replica agrees with the majority and goes on", c.Seq, a.differences(c, differ)))
 		a.snapshot(ctx, c)
 		return true
-	case (r == outvoted || r == split) && a.trial == nil:
+	case (r == fleet.Outvoted || r == fleet.Split) && a.trial == nil:
 		a.try(c, a.differences(c, differ))
 	}
 	return false
@@ -479,7 +295,7 @@ func (a *audit) alone(ctx context.Context, c *checkpoint) (done bool) {
 		if c.state == nil || a.trial != nil || slices.ContainsFunc(a.open, func(o *checkpoint) bool { return o.beside != nil }) {
 			return true
 		}
-		c.beside = make(chan Attestation, 1)
+		c.beside = make(chan fleet.Attestation, 1)
 		a.w.side.Go(func() { a.w.shadow(ctx, c.Seq, c.Seq-1, c.beside) })
 	}
 	select {
@@ -499,7 +315,7 @@ func (a *audit) alone(ctx context.Context, c *checkpoint) (done bool) {
 }
 
 // verdict ends a trial once that is possible.
-func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []Attestation, peers []Heartbeat) bool {
+func (a *audit) verdict(ctx context.Context, c *checkpoint, r fleet.Ruling, differ []fleet.Attestation, peers []fleet.Heartbeat) bool {
 	t := a.trial
 	if t.after.LogChain != t.before.LogChain { // rolled back in between: two folds of two logs prove nothing
 		t.before, t.after = *t.after, nil
@@ -510,17 +326,17 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	if _, state := a.w.replica.differed(); state > 0 {
 		t.since = fmt.Sprintf(", first at %d", state)
 	}
-	waits := slices.ContainsFunc(peers, func(p Heartbeat) bool { return p.Refolding && p.Replica != c.Replica }) && time.Since(t.began) < trialPatience
-	if r == undecided && waits {
+	waits := slices.ContainsFunc(peers, func(p fleet.Heartbeat) bool { return p.Refolding && p.Replica != c.Replica }) && time.Since(t.began) < trialPatience
+	if r == fleet.Undecided && waits {
 		return false
 	}
 	switch r {
-	case undecided, unanimous, carried:
+	case fleet.Undecided, fleet.Unanimous, fleet.Upheld:
 		a.trial = nil
 		if reproduced {
 			a.w.suspended.Store(false)
 			a.w.advise("cleared", fmt.Sprintf("at sequence %d this replica was right: folded anew it is the same", c.Seq))
-			return r != undecided
+			return r != fleet.Undecided
 		}
 		a.healings++
 		a.w.healings.Store(int64(a.healings))
@@ -530,8 +346,8 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 		}
 		a.w.suspended.Store(false)
 		a.w.advise("healed", fmt.Sprintf("at sequence %d this replica was wrong%s, folded anew, and is right now (healing %d; at the %drd it is quarantined)", c.Seq, t.since, a.healings, maxHealings))
-		return r != undecided
-	case outvoted:
+		return r != fleet.Undecided
+	case fleet.Outvoted:
 		a.trial = nil
 		a.w.quarantine(fmt.Sprintf("folded anew it still differs: at sequence %d %s", c.Seq, a.differences(c, differ)))
 		return true
@@ -546,7 +362,7 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 	// It may reproduce what is wrong: a fold beside the replica, in other
 	// memory, tells.
 	if reproduced && !waits && t.shadow == nil {
-		t.shadow = make(chan Attestation, 1)
+		t.shadow = make(chan fleet.Attestation, 1)
 		a.w.side.Go(func() { a.w.shadow(ctx, c.Seq, min(a.w.base.Load(), c.Seq-1), t.shadow) })
 	}
 	select {
@@ -563,7 +379,7 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r ruling, differ []A
 }
 
 // differences says who differs from this replica, and in what.
-func (a *audit) differences(c *checkpoint, differ []Attestation) string {
+func (a *audit) differences(c *checkpoint, differ []fleet.Attestation) string {
 	mine := c.Attestation
 	var log, state []string
 	for _, d := range differ {
@@ -586,20 +402,20 @@ func (a *audit) differences(c *checkpoint, differ []Attestation) string {
 // tidy removes the attestations of old checkpoints, but for those of
 // snapshots, and looks for the newest snapshot. One replica does it for all.
 func (a *audit) tidy(ctx context.Context) {
-	snapshots, err := Snapshots(ctx, a.w.cfg.Checkpoints)
+	snapshots, err := fleet.Snapshots(ctx, a.w.cfg.Checkpoints)
 	if err != nil {
 		return
 	}
 	if n := len(snapshots); n > 0 && snapshots[n-1].Seq > a.newest.Seq {
 		a.newest, a.since = snapshots[n-1], time.Now()
 	}
-	rank := a.w.rank()
+	rank := fleet.Rank(a.w.peers(), a.w.cfg.Name)
 	a.w.snapshotDue.Store(time.Since(a.since) > a.w.cfg.SnapshotEvery+time.Duration(rank)*snapshotStagger)
 	for len(a.kept) > attestKept {
 		old := a.kept[0]
-		pointed := slices.ContainsFunc(snapshots, func(s Snapshot) bool { return s.Seq == old })
+		pointed := slices.ContainsFunc(snapshots, func(s fleet.Snapshot) bool { return s.Seq == old })
 		if rank == 0 && !pointed {
-			if err := a.w.cfg.Checkpoints.Remove(ctx, AttestKey(old)); err != nil {
+			if err := fleet.RemoveAttestations(ctx, a.w.cfg.Checkpoints, old); err != nil {
 				return
 			}
 		}
@@ -627,7 +443,7 @@ func (w *Worker) refold(base uint64) {
 
 // shadow folds the log to a sequence into a model of its own, from a snapshot
 // no later than limit, and tells what that attests; nothing if it can't.
-func (w *Worker) shadow(ctx context.Context, seq, limit uint64, out chan<- Attestation) {
+func (w *Worker) shadow(ctx context.Context, seq, limit uint64, out chan<- fleet.Attestation) {
 	defer close(out)
 	first, last, err := w.end(ctx)
 	if err != nil {
@@ -650,10 +466,10 @@ func (w *Worker) shadow(ctx context.Context, seq, limit uint64, out chan<- Attes
 
 // FoldTo folds a log into a model to a sequence, and returns what that
 // attests. It returns a *bus.GapError or *bus.RolledBackError as a tail does.
-func FoldTo(ctx context.Context, log Log, m *model.Model, seq uint64, seen ...func(*model.Model)) (Attestation, error) {
+func FoldTo(ctx context.Context, log Log, m *model.Model, seq uint64, seen ...func(*model.Model)) (fleet.Attestation, error) {
 	name := m.Spec().Name
 	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(Message(name, msg)) }}
-	var a Attestation
+	var a fleet.Attestation
 	err := follow(ctx, log, from, m.Spec(), func(e *entry) error {
 		m.ApplyEntry(&e.Entry)
 		for _, f := range seen {
@@ -662,7 +478,7 @@ func FoldTo(ctx context.Context, log Log, m *model.Model, seq uint64, seen ...fu
 		if e.Seq < seq {
 			return nil
 		}
-		a = Attest(m)
+		a = fleet.Attest(m)
 		return errEnough
 	})
 	if errors.Is(err, errEnough) {
@@ -679,7 +495,7 @@ func (w *Worker) quarantine(why string) {
 	w.refolding.Store(false)
 	w.quarantined.Store(true)
 	w.leave()
-	w.setState(Quarantined)
+	w.setState(fleet.Quarantined)
 	w.advise("quarantined", "this replica is quarantined: "+why+"; restart it to try again")
 }
 

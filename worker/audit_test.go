@@ -10,64 +10,11 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
-// TestJudge: what a checkpoint's attestations mean for replica a.
-func TestJudge(t *testing.T) {
-	for _, c := range []struct {
-		voters string // beside a
-		votes  string // name and digest; a's is x
-		want   ruling
-		differ int
-	}{
-		{"", "", unanimous, 0},
-		{"b", "", undecided, 0},
-		{"b", "bx", unanimous, 0},
-		{"b", "by", split, 1},
-		{"bc", "bx", undecided, 0},
-		{"bc", "bx cx", unanimous, 0},
-		{"bc", "bx cy", carried, 1},
-		{"bc", "by", split, 1},
-		{"bc", "by cx", carried, 1},
-		{"bc", "by cy", outvoted, 2},
-		{"bc", "by cz", split, 2},
-		{"bcd", "bx cy dy", split, 2},
-		{"bcde", "bx cx dy ey", carried, 2},
-		{"bcde", "bx cy dy ey", outvoted, 3},
-		{"", "by", unanimous, 0},            // b is dead, or quarantined
-		{"b", "by Ax", carried, 1},          // an arbiter breaks the tie
-		{"b", "by Ay", outvoted, 2},         //
-		{"b", "bx ay", unanimous, 0},        // an attestation of a's own that stands there is none of another's
-		{"b", "by!", undecided, 0},          // of another log
-		{"bcd", "bx cx", undecided, 0},      // d may come
-		{"bcd", "bx cx dy", carried, 1},     //
-		{"bcdef", "bx cx dy", undecided, 1}, // see below
-	} {
-		mine := Attestation{Replica: "a", Seq: 7, Digest: "x"}
-		voters := map[string]bool{"a": true}
-		for _, name := range c.voters {
-			voters[string(name)] = true
-		}
-		var votes []Attestation
-		for _, v := range strings.Fields(c.votes) {
-			a := Attestation{Replica: v[:1], Seq: 7, Digest: v[1:2], Arbiter: v[:1] == "A"}
-			if strings.HasSuffix(v, "!") {
-				a.Incarnation = "another"
-			}
-			votes = append(votes, a)
-		}
-		want := c.want
-		if len(c.voters) == 5 {
-			want = split // three of six are no strict majority
-		}
-		if got, differ := judge(mine, votes, voters); got != want || len(differ) != c.differ {
-			t.Errorf("%+v: ruled %d, %d differ", c, got, len(differ))
-		}
-	}
-}
-
 // checkpoint asks the fleet to attest, and for a snapshot if it should.
-func (f *fleet) checkpoint(snapshot bool) uint64 {
+func (f *testFleet) checkpoint(snapshot bool) uint64 {
 	f.t.Helper()
 	ack, err := f.js.Publish(f.t.Context(), "penguins.ctl.checkpoint", fmt.Appendf(nil, `{"snapshot":%t}`, snapshot))
 	if err != nil {
@@ -77,7 +24,7 @@ func (f *fleet) checkpoint(snapshot bool) uint64 {
 }
 
 // teach publishes n events.
-func (f *fleet) teach(n int) (last uint64) {
+func (f *testFleet) teach(n int) (last uint64) {
 	for i := range n {
 		last = f.publish([]string{gentoo, adelie}[i%2])
 	}
@@ -257,14 +204,14 @@ func TestAFailingMachineIsQuarantined(t *testing.T) {
 
 // snapshots waits until the fleet has pointed to a snapshot of a checkpoint,
 // and returns all.
-func (f *fleet) snapshots(at uint64) []Snapshot {
+func (f *testFleet) snapshots(at uint64) []fleet.Snapshot {
 	f.t.Helper()
 	boards, err := BindBoards(f.t.Context(), f.nc, "penguins")
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	for {
-		all, err := Snapshots(f.t.Context(), boards.Checkpoints)
+		all, err := fleet.Snapshots(f.t.Context(), boards.Checkpoints)
 		if err != nil {
 			f.t.Fatal(err)
 		}
@@ -317,11 +264,11 @@ func TestSnapshots(t *testing.T) {
 	}
 	aside := func(reason string) {
 		t.Helper()
-		asides, err := Asides(t.Context(), board)
+		asides, err := fleet.RejectedSnapshots(t.Context(), board)
 		if err != nil || len(asides) != 1 || !strings.Contains(asides[0].Reason, reason) {
 			t.Errorf("%+v %v, want %s", asides, err, reason)
 		}
-		if err := board.Remove(t.Context(), keyAside); err != nil {
+		if err := board.Remove(t.Context(), "aside"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -351,7 +298,7 @@ func TestSnapshots(t *testing.T) {
 	}
 	check("foreign", first)
 	aside("not the state that it is said to be")
-	if err := RemoveSnapshot(t.Context(), board, blobs, all[1]); err != nil {
+	if err := fleet.RemoveSnapshot(t.Context(), board, blobs, all[1]); err != nil {
 		t.Fatal(err)
 	}
 	// One from beyond the log's end.
@@ -362,9 +309,9 @@ func TestSnapshots(t *testing.T) {
 	for m.Seq() < 1000 {
 		m.Apply(model.Message{Seq: m.Seq() + 1, Subject: model.SubjectLearn, Data: []byte(gentoo)})
 	}
-	future := Attest(m)
+	future := fleet.Attest(m)
 	future.Replica = "another"
-	if stored, err := StoreSnapshot(t.Context(), board, blobs, model.DefaultSpec(), future, m.AppendState(nil), nil); err != nil || !stored {
+	if stored, err := fleet.StoreSnapshot(t.Context(), board, blobs, model.DefaultSpec(), future, m.AppendState(nil), nil); err != nil || !stored {
 		t.Fatal(stored, err)
 	}
 	check("future", first, second) // the other replica was asked for the second, too, and may have come late
@@ -427,9 +374,9 @@ func TestASnapshotOfALostHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Apply(model.Message{Seq: first + 1, Subject: model.SubjectLearn, ID: "lost", Data: []byte(gentoo)})
-	lost := Attest(m)
+	lost := fleet.Attest(m)
 	lost.Replica = "lost"
-	if stored, err := StoreSnapshot(t.Context(), board, blobs, model.DefaultSpec(), lost, m.AppendState(nil), nil); err != nil || !stored {
+	if stored, err := fleet.StoreSnapshot(t.Context(), board, blobs, model.DefaultSpec(), lost, m.AppendState(nil), nil); err != nil || !stored {
 		t.Fatal(stored, err)
 	}
 	last := f.teach(2)

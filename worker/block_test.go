@@ -12,6 +12,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // TestAFlippedBitInTheLog: a stored block that was damaged on the disk is never
@@ -58,6 +59,6 @@ func TestAFlippedBitInTheLog(t *testing.T) {
 			t.Errorf("it ended with %v", err)
 		}
 	case <-time.After(patience):
-		t.Errorf("it goes on: %+v", f.settled(1, func(Status) bool { return true }))
+		t.Errorf("it goes on: %+v", f.settled(1, func(fleet.Status) bool { return true }))
 	}
 }

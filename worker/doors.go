@@ -9,6 +9,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // Headers of a request.
@@ -253,41 +254,21 @@ func (w *Worker) explanation(row model.Row) explanation {
 	return out
 }
 
-// Status is what a replica says of itself.
-type Status struct {
-	Replica   string `json:"replica"`
-	State     string `json:"state"`
-	Lag       uint64 `json:"lag"` // messages of the log not applied yet
-	Predicted int64  `json:"predicted"`
-	standing
-	Stream     string `json:"stream"`
-	Version    string `json:"version"`
-	UptimeS    int64  `json:"uptime_s"`
-	Parked     int    `json:"parked"`             // requests that wait for a sequence
-	Advisory   string `json:"advisory,omitempty"` // what an operator should know
-	Dropped    int    `json:"dropped,omitempty"`  // requests that came too fast, and were lost unanswered
-	Folds      int64  `json:"folds,omitempty"`    // how often the replica was folded anew
-	Healings   int64  `json:"healings,omitempty"` // how often that mended it
-	Restored   uint64 `json:"restored,omitempty"` // the sequence of the snapshot it began with
-	Uncounted  int64  `json:"uncounted,omitempty"`
-	Unreported uint64 `json:"unreported,omitempty"`
-}
-
 func (w *Worker) status(req bus.Request) { w.respond(req, w.Status()) }
 
 // Status is what the worker's replica says of itself now.
-func (w *Worker) Status() Status {
-	s := Status{
+func (w *Worker) Status() fleet.Status {
+	s := fleet.Status{
 		Replica: w.cfg.Name, State: w.State().String(), Lag: w.lag.Load(), Predicted: w.predicted.value(),
-		standing: w.replica.standing(), Stream: w.cfg.Stream, Version: w.cfg.Version,
-		UptimeS: int64(time.Since(w.started).Seconds()), Parked: w.parking.len(),
-		Dropped: w.cfg.Doors.Dropped(), Uncounted: w.predicted.given(), Unreported: w.rejects.dropped.Load(),
+		Stream: w.cfg.Stream, Version: w.cfg.Version, UptimeS: int64(time.Since(w.started).Seconds()),
+		Parked: w.parking.len(), Advisory: w.advisory(), Dropped: w.cfg.Doors.Dropped(),
+		Folds: w.folds.Load(), Healings: w.healings.Load(),
+		Uncounted: w.predicted.given(), Unreported: w.rejects.dropped.Load(),
 	}
-	s.Folds, s.Healings = w.folds.Load(), w.healings.Load()
 	if from := w.from.Load(); from != nil {
 		s.Restored = from.Seq
 	}
-	s.Advisory = w.advisory()
+	w.replica.describeStatus(&s)
 	return s
 }
 

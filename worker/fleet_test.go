@@ -1,12 +1,12 @@
 package worker
 
 import (
-	"encoding/json"
 	"os"
 	"strings"
 	"testing"
 
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // TestTooFarBehind: a replica that falls too far behind the furthest live one
@@ -18,19 +18,15 @@ func TestTooFarBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	own := f.settled(1, func(s Status) bool { return s.State == "ready" })[0]
-	far := Heartbeat{Replica: "far", Seq: own.Seq + maxBehind + 1, Votes: true, Incarnation: own.Incarnation, Contract: own.Contract, Encoding: own.Encoding}
+	far := fleet.Heartbeat{Replica: "far", Seq: own.Seq + fleet.MaxBehind + 1, Votes: true, Identity: own.Identity}
 	beat := func() {
-		value, err := json.Marshal(far)
-		if err == nil {
-			err = boards.Heartbeats.Put(t.Context(), keyReplica+"."+far.Replica, value)
-		}
-		if err != nil {
+		if err := fleet.PutHeartbeat(t.Context(), boards.Heartbeats, far); err != nil {
 			t.Fatal(err)
 		}
 	}
 	beat()
 	f.settled(1, func(s Status) bool { beat(); return s.State == "replaying" })
-	if err := boards.Heartbeats.Remove(t.Context(), keyReplica+".far"); err != nil {
+	if err := fleet.RemoveHeartbeat(t.Context(), boards.Heartbeats, "far"); err != nil {
 		t.Fatal(err)
 	}
 	f.settled(1, func(s Status) bool { return s.State == "ready" })

@@ -14,10 +14,11 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // edit changes the log's stream.
-func (f *fleet) edit(change func(*jetstream.StreamConfig)) {
+func (f *testFleet) edit(change func(*jetstream.StreamConfig)) {
 	f.t.Helper()
 	stream, err := f.js.Stream(f.t.Context(), "PENGUINS")
 	if err != nil {
@@ -33,7 +34,7 @@ func (f *fleet) edit(change func(*jetstream.StreamConfig)) {
 // forget makes the server forget the ids it knows: it shortens its window,
 // and sends it probes under one id until one is no duplicate. It returns how
 // many were stored; they are control events of an unknown kind.
-func (f *fleet) forget() (probes int) {
+func (f *testFleet) forget() (probes int) {
 	f.t.Helper()
 	f.edit(func(c *jetstream.StreamConfig) { c.Duplicates = 100 * time.Millisecond })
 	id := bus.NewID()
@@ -50,7 +51,7 @@ func (f *fleet) forget() (probes int) {
 }
 
 // same wants a repeat to be answered as the first was.
-func (f *fleet) same(first map[string]any, body string, headers ...string) {
+func (f *testFleet) same(first map[string]any, body string, headers ...string) {
 	f.t.Helper()
 	again, err := f.ask("teach", body, headers...)
 	if err != nil || again["duplicate"] != true || again["seq"] != first["seq"] || again["status"] != first["status"] || again["learned"] != first["learned"] {
@@ -187,7 +188,7 @@ func (l *elsewhere) Message(_ context.Context, seq uint64) (*bus.Message, error)
 }
 
 // run runs a worker on a log of the test's, until it is ready.
-func (f *fleet) run(log Log) *Worker {
+func (f *testFleet) run(log Log) *Worker {
 	f.t.Helper()
 	doors, err := bus.Connect(f.t.Context(), bus.ConnectConfig{Server: f.url})
 	if err != nil {
@@ -278,7 +279,7 @@ func TestTooMuchToLearn(t *testing.T) {
 	if learned == 0 {
 		t.Error("none is learned")
 	}
-	if s := f.settled(1, func(Status) bool { return true })[0]; s.Dropped != 0 {
+	if s := f.settled(1, func(fleet.Status) bool { return true })[0]; s.Dropped != 0 {
 		t.Errorf("%d are lost", s.Dropped)
 	}
 }

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"bytes"
-	"encoding/hex"
 	"encoding/json"
 	"strconv"
 	"sync"
@@ -10,6 +9,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // replica is the worker's model and what is said of it. The fold and the
@@ -143,47 +143,6 @@ func (r *replica) receipt() string {
 	return r.model.Receipt().String()
 }
 
-// standing is what a replica says of itself.
-type standing struct {
-	Seq        uint64  `json:"seq"`
-	Learned    uint64  `json:"learned"`
-	Rejected   uint64  `json:"rejected"`
-	Duplicates uint64  `json:"duplicates"`
-	Accuracy   float64 `json:"accuracy"`
-	LogLoss    float64 `json:"log_loss"`
-	MacroF1    float64 `json:"macro_f1"`
-	Rolling    rolling `json:"rolling"`
-
-	Incarnation string `json:"incarnation"`
-	Contract    string `json:"contract"`
-	LogChain    string `json:"log_chain"`
-	StateChain  string `json:"state_chain"`
-	Digest      string `json:"digest"`
-	Encoding    string `json:"encoding"`
-}
-
-type rolling struct {
-	Events   int     `json:"events"`
-	Accuracy float64 `json:"accuracy"`
-	LogLoss  float64 `json:"log_loss"`
-}
-
-func (r *replica) standing() standing {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	m, scores := r.model, r.model.Metrics()
-	contract, log, state, digest := m.Contract(), m.LogChain(), m.StateChain(), m.Digest()
-	s := standing{
-		Seq: m.Seq(), Learned: m.Learned(), Rejected: m.Rejected(), Duplicates: m.Duplicates(),
-		Accuracy: scores.Accuracy(), LogLoss: scores.LogLoss(), MacroF1: scores.MacroF1(),
-		Incarnation: m.Incarnation(), Contract: hex.EncodeToString(contract[:]),
-		LogChain: hex.EncodeToString(log[:]), StateChain: hex.EncodeToString(state[:]),
-		Digest: hex.EncodeToString(digest[:]), Encoding: model.Encoding,
-	}
-	s.Rolling.Events, s.Rolling.Accuracy, s.Rolling.LogLoss = scores.Rolling()
-	return s
-}
-
 // incarnation names the log that was folded.
 func (r *replica) incarnation() string {
 	r.mu.Lock()
@@ -191,13 +150,19 @@ func (r *replica) incarnation() string {
 	return r.model.Incarnation()
 }
 
-// stand fills in a heartbeat what the model says.
-func (r *replica) stand(h *Heartbeat) {
+// describe fills in a heartbeat what the model says of itself.
+func (r *replica) describe(h *fleet.Heartbeat) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	contract, log, state := r.model.Contract(), r.model.LogChain(), r.model.StateChain()
-	h.Seq, h.Incarnation, h.Contract = r.model.Seq(), r.model.Incarnation(), hex.EncodeToString(contract[:])
-	h.LogChain, h.StateChain = hex.EncodeToString(log[:]), hex.EncodeToString(state[:])
+	h.Seq, h.Identity = r.model.Seq(), fleet.IdentityOf(r.model)
+	h.LogChain, h.StateChain = fleet.Chains(r.model)
+}
+
+// describeStatus fills in a status what the model says of itself.
+func (r *replica) describeStatus(s *fleet.Status) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.Describe(r.model)
 }
 
 // reset goes on with another model: one that has learned nothing, or one that

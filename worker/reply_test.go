@@ -12,6 +12,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // question is a request about a row, with headers.
@@ -141,7 +142,7 @@ func read(spec *model.Spec, msg *bus.Message) *entry {
 func TestTaughtOnceItIsApplied(t *testing.T) {
 	l := alone(t)
 	l.cfg.Log = &ledger{seq: 3}
-	l.setState(Replaying)
+	l.setState(fleet.Replaying)
 	l.fold(t, 2)
 	req := &lecture{id: "x", answered: make(chan []byte, 1)}
 	l.teach(req)

@@ -23,6 +23,7 @@ import (
 	"lockstep/bus"
 	"lockstep/bus/bustest"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // The simulator: whole fleets of the production worker, where only the log,
@@ -226,7 +227,7 @@ func newSimRun(t *testing.T, seed uint64) *simRun {
 	s.log.Remember([]time.Duration{2 * time.Minute, 2 * time.Second, 200 * time.Millisecond}[s.random.IntN(3)])
 	s.oracle = newSimOracle(s)
 	s.log.Watch(bustest.Watch{Stored: s.oracle.stored, BackAt: s.oracle.backAt, MadeAnew: s.oracle.madeAnew})
-	s.heartbeats, s.checkpoints, s.blobs = bustest.NewBoard(HeartbeatTTL), bustest.NewBoard(0), bustest.NewBlobs()
+	s.heartbeats, s.checkpoints, s.blobs = bustest.NewBoard(fleet.HeartbeatTTL), bustest.NewBoard(0), bustest.NewBlobs()
 	s.public = bustest.NewWay(s.random.Uint64(), 16)
 	s.operator = s.log.By(bustest.NewWay(0, 0))
 	s.every = time.Duration(1+s.random.IntN(8)) * time.Second
@@ -635,7 +636,7 @@ func (v *simService) done() {
 func (v *simService) serve(r *simRequest) {
 	turn := v.turns[r.verb]
 	turn <- struct{}{}
-	r.quarantined = v.process.w.State() == Quarantined
+	r.quarantined = v.process.w.State() == fleet.Quarantined
 	v.handle[r.verb](r)
 	<-turn
 }
@@ -926,8 +927,8 @@ func (p *simProcess) tamper(m *model.Model) *model.Model {
 	return m
 }
 
-func (p *simProcess) onState(state State) {
-	if p.dead.Load() || state != Quarantined {
+func (p *simProcess) onState(state fleet.State) {
+	if p.dead.Load() || state != fleet.Quarantined {
 		return
 	}
 	p.s.count("quarantined", 1)
@@ -1048,7 +1049,7 @@ type simCheckpoints struct {
 
 func (b simCheckpoints) Put(ctx context.Context, key string, value []byte) error {
 	err := b.BoardUser.Put(ctx, key, value)
-	if strings.HasPrefix(key, keyAttest+".") {
+	if strings.HasPrefix(key, "attest.") {
 		b.p.advisory.Lock()
 		defer b.p.advisory.Unlock()
 		b.p.attested = append(b.p.attested, simAttested{key, b.p.w.epochs.Load(), err == nil})
@@ -1398,7 +1399,7 @@ func (s *simRun) look() {
 		if !ok {
 			s.violate("divergent", "%s: %s", p.name, why)
 		}
-		if p.w.State() == Quarantined {
+		if p.w.State() == fleet.Quarantined {
 			p.closedNow()
 		}
 	}
@@ -1498,8 +1499,8 @@ func (s *simRun) mend(slot *simSlot) {
 }
 
 // snapshots are those that the board points to.
-func (s *simRun) snapshots() []Snapshot {
-	all, err := Snapshots(context.Background(), s.checkpoints)
+func (s *simRun) snapshots() []fleet.Snapshot {
+	all, err := fleet.Snapshots(context.Background(), s.checkpoints)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -1507,12 +1508,12 @@ func (s *simRun) snapshots() []Snapshot {
 }
 
 // sound are the snapshots that are of the log's present history, and whole.
-func (s *simRun) sound() (out []Snapshot) {
-	asides, _ := Asides(context.Background(), s.checkpoints)
+func (s *simRun) sound() (out []fleet.Snapshot) {
+	asides, _ := fleet.RejectedSnapshots(context.Background(), s.checkpoints)
 	first, _ := s.end()
 	for _, x := range s.snapshots() {
-		m, err := LoadSnapshot(context.Background(), s.blobs, s.spec, x)
-		if err != nil || x.Seq < first || slices.ContainsFunc(asides, func(a Aside) bool { return a.Object == x.Object }) {
+		m, err := fleet.LoadSnapshot(context.Background(), s.blobs, s.spec, x)
+		if err != nil || x.Seq < first || slices.ContainsFunc(asides, func(a fleet.RejectedSnapshot) bool { return a.Object == x.Object }) {
 			continue
 		}
 		s.oracle.mu.Lock()
@@ -1534,7 +1535,7 @@ func (s *simRun) doCompact() {
 		return
 	}
 	second := sound[len(sound)-2]
-	if err := Pin(context.Background(), s.checkpoints, second, nil); err != nil {
+	if err := fleet.Pin(context.Background(), s.checkpoints, second, nil); err != nil {
 		s.t.Fatal(err)
 	}
 	s.say("compact below %d", second.Seq)
@@ -1700,17 +1701,17 @@ func (s *simRun) doForge() {
 	for m.Seq() < to {
 		m.Apply(model.Message{Seq: m.Seq() + 1, Subject: model.SubjectLearn, Data: []byte(s.event(int(m.Seq()), ""))})
 	}
-	a := Attest(m)
+	a := fleet.Attest(m)
 	a.Replica = "r0"
 	if kind == "lying" {
 		a.Incarnation = own
 	}
-	x := Snapshot{Attestation: a, Object: fmt.Sprintf("%020d-forged-%s", a.Seq, bus.NewID()), Attested: []string{"r0", "r1"}}
+	x := fleet.Snapshot{Attestation: a, Object: fmt.Sprintf("%020d-forged-%s", a.Seq, bus.NewID()), Attested: []string{"r0", "r1"}}
 	value, err := json.Marshal(x)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if created, _ := s.checkpoints.Create(context.Background(), SnapshotKey(x.Seq), value); created {
+	if created, _ := s.checkpoints.Create(context.Background(), fleet.SnapshotKey(x.Seq), value); created {
 		_ = s.blobs.Put(context.Background(), x.Object, m.AppendState(nil))
 		s.say("a %s snapshot at %d", kind, x.Seq)
 		s.count("snapshot_"+kind, 1)
@@ -1734,7 +1735,7 @@ func (s *simRun) until(within time.Duration, done func() bool) bool {
 func (s *simRun) serving(slot *simSlot) bool {
 	p := slot.p
 	_, last := s.end()
-	return p != nil && p.running() && p.w.State() == Ready && !p.tainted.Load() && !p.w.suspended.Load() && p.w.replica.applied.Load()+8 > last
+	return p != nil && p.running() && p.w.State() == fleet.Ready && !p.tainted.Load() && !p.w.suspended.Load() && p.w.replica.applied.Load()+8 > last
 }
 
 func (s *simRun) allServe() bool {
@@ -1754,7 +1755,7 @@ func (s *simRun) heal() bool {
 		for _, slot := range s.slots {
 			p := slot.p
 			switch {
-			case p.running() && p.w.State() == Quarantined && p.flips.Load() > 0:
+			case p.running() && p.w.State() == fleet.Quarantined && p.flips.Load() > 0:
 				s.stop(slot)
 				s.start(slot)
 			case !p.running(): // it met a hole; perhaps a snapshot covers it meanwhile
@@ -1790,10 +1791,10 @@ func (s *simRun) states() string {
 
 // cover sees to it that whoever folds anew finds all that it needs.
 func (s *simRun) cover() {
-	base, _ := Base(context.Background(), s.checkpoints)
+	base, _ := fleet.Base(context.Background(), s.checkpoints)
 	first, _ := s.end()
 	hole := slices.ContainsFunc(s.alive(), func(slot *simSlot) bool { return slot.p.w.replica.applied.Load()+1 < first })
-	if first > 1 && (hole || base == nil || !slices.ContainsFunc(s.sound(), func(x Snapshot) bool { return x.Object == base.Object })) {
+	if first > 1 && (hole || base == nil || !slices.ContainsFunc(s.sound(), func(x fleet.Snapshot) bool { return x.Object == base.Object })) {
 		s.say("the log is restored")
 		s.log.Unpurge()
 		s.count("unpurge", 1)
@@ -1835,7 +1836,7 @@ func (s *simRun) doFlip() {
 			next = time.Now().Add(4 * time.Second)
 		}
 		// One that cannot go on, for the log has a hole, answers nothing either.
-		mended := p.w.State() == Quarantined || !p.running() || !p.running() || !f.always && kind != "again" && p.flips.Load() > 0 && s.serving(slot)
+		mended := p.w.State() == fleet.Quarantined || !p.running() || !p.running() || !f.always && kind != "again" && p.flips.Load() > 0 && s.serving(slot)
 		if kind == "again" && p.flip.Load() == nil && s.serving(slot) { // healed, and not for the last time
 			_, last := s.end()
 			p.flip.Store(&simFlip{from: last, bit: s.random.IntN(1 << 16)})
@@ -1856,7 +1857,7 @@ func (s *simRun) doFlip() {
 	p.flip.Store(nil)
 	if !p.running() { // it could not read the snapshots, and the log does not begin at 1
 		s.start(slot)
-	} else if p.w.State() == Quarantined {
+	} else if p.w.State() == fleet.Quarantined {
 		s.stop(slot)
 		s.start(slot)
 	}
@@ -1976,7 +1977,7 @@ func (s *simRun) final() {
 	s.oracle.mu.Unlock()
 	for _, slot := range s.slots {
 		p := slot.p
-		if got := p.w.replica.standing(); got.Seq != tip.seq || got.Digest != fmt.Sprintf("%x", digest) {
+		if got := p.w.Status(); got.Seq != tip.seq || got.Digest != fmt.Sprintf("%x", digest) {
 			s.violate("divergent", "in the end %s is at %d %.12s, and the fold is at %d %.12x", slot.name, got.Seq, got.Digest, tip.seq, digest)
 		}
 		if from := p.w.from.Load(); from != nil {

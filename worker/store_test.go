@@ -8,22 +8,23 @@ import (
 	"testing"
 
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // stored writes a snapshot of a worker's present state.
-func (l *lone) stored(t *testing.T, change func(*Attestation)) bool {
+func (l *lone) stored(t *testing.T, change func(*fleet.Attestation)) bool {
 	t.Helper()
-	a := Attest(l.replica.model)
+	a := fleet.Attest(l.replica.model)
 	a.Replica = "a"
 	change(&a)
-	created, err := StoreSnapshot(t.Context(), l.board, l.blobs, l.cfg.Spec, a, l.replica.model.AppendState(nil), nil)
+	created, err := fleet.StoreSnapshot(t.Context(), l.board, l.blobs, l.cfg.Spec, a, l.replica.model.AppendState(nil), nil)
 	if err != nil {
 		t.Logf("not stored: %v", err)
 	}
 	return created
 }
 
-func asIs(*Attestation) {}
+func asIs(*fleet.Attestation) {}
 
 // TestASnapshotIsReadBackFirst: what was spoilt on its way is not pointed to,
 // and does not stay there.
@@ -48,23 +49,23 @@ func TestASnapshotIsReadBackFirst(t *testing.T) {
 func TestASnapshotIsWhatItsPointerSays(t *testing.T) {
 	l := alone(t)
 	l.fold(t, 3)
-	good := Snapshot{Attestation: Attest(l.replica.model), Object: "x"}
+	good := fleet.Snapshot{Attestation: fleet.Attest(l.replica.model), Object: "x"}
 	l.blobs.blobs["x"] = l.replica.model.AppendState(nil)
-	if _, err := LoadSnapshot(t.Context(), l.blobs, l.cfg.Spec, good); err != nil {
+	if _, err := fleet.LoadSnapshot(t.Context(), l.blobs, l.cfg.Spec, good); err != nil {
 		t.Fatal(err)
 	}
-	for name, change := range map[string]func(*Snapshot){
-		"sequence":    func(s *Snapshot) { s.Seq = 2 },
-		"incarnation": func(s *Snapshot) { s.Incarnation = "j" },
-		"contract":    func(s *Snapshot) { s.Contract = "c" },
-		"encoding":    func(s *Snapshot) { s.Encoding = "e" },
-		"log chain":   func(s *Snapshot) { s.LogChain = "l" },
-		"state chain": func(s *Snapshot) { s.StateChain = "s" },
-		"digest":      func(s *Snapshot) { s.Digest = "d" },
+	for name, change := range map[string]func(*fleet.Snapshot){
+		"sequence":    func(s *fleet.Snapshot) { s.Seq = 2 },
+		"incarnation": func(s *fleet.Snapshot) { s.Incarnation = "j" },
+		"contract":    func(s *fleet.Snapshot) { s.Contract = "c" },
+		"encoding":    func(s *fleet.Snapshot) { s.Encoding = "e" },
+		"log chain":   func(s *fleet.Snapshot) { s.LogChain = "l" },
+		"state chain": func(s *fleet.Snapshot) { s.StateChain = "s" },
+		"digest":      func(s *fleet.Snapshot) { s.Digest = "d" },
 	} {
 		foreign := good
 		change(&foreign)
-		if _, err := LoadSnapshot(t.Context(), l.blobs, l.cfg.Spec, foreign); err == nil {
+		if _, err := fleet.LoadSnapshot(t.Context(), l.blobs, l.cfg.Spec, foreign); err == nil {
 			t.Errorf("another %s: it is loaded", name)
 		}
 	}
@@ -117,7 +118,7 @@ func TestWhichSnapshotIsUsable(t *testing.T) {
 		if m != nil {
 			got = m.Seq()
 		}
-		asides, err := Asides(t.Context(), l.board)
+		asides, err := fleet.RejectedSnapshots(t.Context(), l.board)
 		if got != c.want || (s == nil) != (c.want == 0) || err != nil || len(asides) != c.aside {
 			t.Errorf("%s: %d is used, want %d; %d are set aside", c.name, got, c.want, len(asides))
 		}
@@ -127,7 +128,7 @@ func TestWhichSnapshotIsUsable(t *testing.T) {
 	if m, _ := l.usable(t.Context(), "i", 1, 9, 3); m != nil {
 		t.Error("what was not read is used")
 	}
-	if asides, _ := Asides(t.Context(), l.board); len(asides) != 1 {
+	if asides, _ := fleet.RejectedSnapshots(t.Context(), l.board); len(asides) != 1 {
 		t.Errorf("%+v", asides)
 	}
 }
@@ -145,7 +146,7 @@ func TestAnotherContractsSnapshot(t *testing.T) {
 	if m, _ := other.usable(t.Context(), "i", 1, 9, math.MaxUint64); m != nil {
 		t.Error("it is used")
 	}
-	if asides, _ := Asides(t.Context(), l.board); len(asides) != 0 {
+	if asides, _ := fleet.RejectedSnapshots(t.Context(), l.board); len(asides) != 0 {
 		t.Errorf("%+v", asides)
 	}
 }

@@ -1,11 +1,14 @@
 package worker
 
-import "lockstep/model"
+import (
+	"lockstep/model"
+	"lockstep/worker/fleet"
+)
 
 // trail is what the chains were after each of the last messages: a replica
 // that folds anew finds by it where it goes another way than before.
 type trail struct {
-	marks [2 * CheckpointEvery]mark
+	marks [2 * fleet.CheckpointEvery]mark
 	log   uint64 // the first sequence at which the log was another; 0: none was
 	state uint64 // the first at which the same log was made something else of
 }

@@ -16,6 +16,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // shelf is a board in memory.
@@ -147,10 +148,10 @@ func TestJoinsOnlyWhenFit(t *testing.T) {
 		l := alone(t)
 		l.target.Store(3)
 		l.suspended.Store(c.suspended)
-		l.setState(Replaying)
+		l.setState(fleet.Replaying)
 		l.quarantined.Store(c.quarantined)
 		l.fold(t, c.seq)
-		if (l.doors.open == 1) != c.joins || (l.State() == Ready) != c.joins {
+		if (l.doors.open == 1) != c.joins || (l.State() == fleet.Ready) != c.joins {
 			t.Errorf("%s: %d doors are open, it is %s", c.name, l.doors.open, l.State())
 		}
 		l.drain()
@@ -161,7 +162,7 @@ func TestJoinsOnlyWhenFit(t *testing.T) {
 // does not come back whatever it applies, and has no vote.
 func TestAQuarantinedReplicaNeverAnswers(t *testing.T) {
 	l := alone(t)
-	l.setState(Replaying)
+	l.setState(fleet.Replaying)
 	l.fold(t, 2)
 	if l.doors.open != 1 || !l.heartbeat().Votes {
 		t.Fatal("it did not join")
@@ -171,15 +172,15 @@ func TestAQuarantinedReplicaNeverAnswers(t *testing.T) {
 		t.Error("on trial it has no vote")
 	}
 	l.quarantine("for a test")
-	for _, s := range []State{Restoring, Replaying, Ready} {
+	for _, s := range []fleet.State{fleet.Restoring, fleet.Replaying, fleet.Ready} {
 		l.setState(s)
 		l.fold(t, l.replica.applied.Load()+1)
-		if l.doors.open != 0 || l.State() != Quarantined || l.heartbeat().Votes {
+		if l.doors.open != 0 || l.State() != fleet.Quarantined || l.heartbeat().Votes {
 			t.Fatalf("%d doors are open, it is %s, votes %t", l.doors.open, l.State(), l.heartbeat().Votes)
 		}
 	}
-	l.setState(Draining) // but it can be stopped
-	if l.State() != Draining {
+	l.setState(fleet.Draining) // but it can be stopped
+	if l.State() != fleet.Draining {
 		t.Error("it cannot be stopped")
 	}
 }
@@ -187,31 +188,31 @@ func TestAQuarantinedReplicaNeverAnswers(t *testing.T) {
 // TestTrials: what a ruling means for a replica, before and after it has
 // folded anew.
 func TestTrials(t *testing.T) {
-	mine := Attestation{Replica: "a", Seq: 7, Digest: "x"}
-	other := Attestation{Replica: "b", Seq: 7, Digest: "y"}
+	mine := fleet.Attestation{Replica: "a", Seq: 7, Digest: "x"}
+	other := fleet.Attestation{Replica: "b", Seq: 7, Digest: "y"}
 	for _, c := range []struct {
 		name        string
-		ruling      ruling
+		ruling      fleet.Ruling
 		before      string // the digest before it folded anew; empty: it has not
 		healings    int    // so far
 		trial       bool   // is under way afterwards
 		quarantined bool
 		advisory    string
 	}{
-		{"nobody differs", unanimous, "", 0, false, false, ""},
-		{"the majority agrees", carried, "", 0, false, false, "goes on"},
-		{"the majority does not", outvoted, "", 0, true, false, "folds anew"},
-		{"there is none", split, "", 0, true, false, "folds anew"},
-		{"healed", unanimous, "z", 0, false, false, "healing 1"},
-		{"healed by a majority", carried, "z", 1, false, false, "healing 2"},
-		{"healed once too often", unanimous, "z", 2, false, true, "healed 3 times"},
-		{"it was right", unanimous, "x", 2, false, false, "was right"},
-		{"wrong again", outvoted, "z", 0, false, true, "still differs"},
-		{"wrong in the same way", outvoted, "x", 0, false, true, "still differs"},
-		{"not the same twice", split, "z", 0, false, true, "folded twice"},
+		{"nobody differs", fleet.Unanimous, "", 0, false, false, ""},
+		{"the majority agrees", fleet.Upheld, "", 0, false, false, "goes on"},
+		{"the majority does not", fleet.Outvoted, "", 0, true, false, "folds anew"},
+		{"there is none", fleet.Split, "", 0, true, false, "folds anew"},
+		{"healed", fleet.Unanimous, "z", 0, false, false, "healing 1"},
+		{"healed by a majority", fleet.Upheld, "z", 1, false, false, "healing 2"},
+		{"healed once too often", fleet.Unanimous, "z", 2, false, true, "healed 3 times"},
+		{"it was right", fleet.Unanimous, "x", 2, false, false, "was right"},
+		{"wrong again", fleet.Outvoted, "z", 0, false, true, "still differs"},
+		{"wrong in the same way", fleet.Outvoted, "x", 0, false, true, "still differs"},
+		{"not the same twice", fleet.Split, "z", 0, false, true, "folded twice"},
 	} {
 		l := alone(t)
-		l.setState(Replaying)
+		l.setState(fleet.Replaying)
 		l.fold(t, 2)
 		a := l.audit
 		at := &checkpoint{Attestation: mine, at: time.Now().Add(-time.Minute)}
@@ -222,9 +223,9 @@ func TestTrials(t *testing.T) {
 			l.suspended.Store(true)
 			a.trial = &trial{before: before, after: &mine, began: time.Now()}
 		}
-		a.settle(t.Context(), at, c.ruling, []Attestation{other}, nil)
+		a.settle(t.Context(), at, c.ruling, []fleet.Attestation{other}, nil)
 		said := l.advisory()
-		if (a.trial != nil) != c.trial || l.suspended.Load() != c.trial && !c.quarantined || (l.State() == Quarantined) != c.quarantined || !strings.Contains(said, c.advisory) {
+		if (a.trial != nil) != c.trial || l.suspended.Load() != c.trial && !c.quarantined || (l.State() == fleet.Quarantined) != c.quarantined || !strings.Contains(said, c.advisory) {
 			t.Errorf("%s: on trial %t, suspended %t, %s: %s", c.name, a.trial != nil, l.suspended.Load(), l.State(), said)
 		}
 		l.drain()
@@ -235,35 +236,35 @@ func TestTrials(t *testing.T) {
 // encoding are nobody's vote; one that has read no genesis yet is a peer.
 func TestPeersAreOfTheSameLog(t *testing.T) {
 	l := alone(t)
-	l.setState(Replaying)
+	l.setState(fleet.Replaying)
 	l.fold(t, 2)
 	own := l.heartbeat()
-	like := func(name string, change func(*Heartbeat)) Heartbeat {
+	like := func(name string, change func(*fleet.Heartbeat)) fleet.Heartbeat {
 		h := own
 		h.Replica = name
 		change(&h)
 		return h
 	}
-	l.learnOf([]Heartbeat{own,
-		like("fresh", func(h *Heartbeat) { h.Incarnation = "" }),
-		like("same", func(*Heartbeat) {}),
-		like("w-incarnation", func(h *Heartbeat) { h.Incarnation = "j"; h.Seq += 2 * maxBehind }),
-		like("w-contract", func(h *Heartbeat) { h.Contract = "c"; h.Seq += 2 * maxBehind }),
-		like("w-encoding", func(h *Heartbeat) { h.Encoding = "e"; h.Seq += 2 * maxBehind }),
+	l.learnOf([]fleet.Heartbeat{own,
+		like("fresh", func(h *fleet.Heartbeat) { h.Incarnation = "" }),
+		like("same", func(*fleet.Heartbeat) {}),
+		like("w-incarnation", func(h *fleet.Heartbeat) { h.Incarnation = "j"; h.Seq += 2 * fleet.MaxBehind }),
+		like("w-contract", func(h *fleet.Heartbeat) { h.Contract = "c"; h.Seq += 2 * fleet.MaxBehind }),
+		like("w-encoding", func(h *fleet.Heartbeat) { h.Encoding = "e"; h.Seq += 2 * fleet.MaxBehind }),
 	}, true)
 	var names []string
 	for _, p := range l.peers() {
 		names = append(names, p.Replica)
 	}
-	if !slices.Equal(names, []string{"a", "fresh", "same"}) || l.State() != Ready {
+	if !slices.Equal(names, []string{"a", "fresh", "same"}) || l.State() != fleet.Ready {
 		t.Errorf("the peers are %v, it is %s", names, l.State())
 	}
-	l.learnOf([]Heartbeat{own, like("far", func(h *Heartbeat) { h.Seq += 2 * maxBehind; h.Votes = false })}, true)
-	if l.State() != Ready {
+	l.learnOf([]fleet.Heartbeat{own, like("far", func(h *fleet.Heartbeat) { h.Seq += 2 * fleet.MaxBehind; h.Votes = false })}, true)
+	if l.State() != fleet.Ready {
 		t.Error("it follows one that does not serve")
 	}
-	l.learnOf([]Heartbeat{own, like("far", func(h *Heartbeat) { h.Seq += 2 * maxBehind })}, true)
-	if l.State() != Replaying || l.doors.open != 0 {
+	l.learnOf([]fleet.Heartbeat{own, like("far", func(h *fleet.Heartbeat) { h.Seq += 2 * fleet.MaxBehind })}, true)
+	if l.State() != fleet.Replaying || l.doors.open != 0 {
 		t.Errorf("far behind it is %s", l.State())
 	}
 }
@@ -354,14 +355,14 @@ func TestAnswersOfALesson(t *testing.T) {
 func TestQuarantineBeatsAJoin(t *testing.T) {
 	l := alone(t)
 	l.target.Store(9)
-	l.setState(Replaying)
+	l.setState(fleet.Replaying)
 	l.fold(t, 2)
 	l.quarantined.Store(true) // quarantine has begun,
 	l.leave()                 // and found nothing to leave
 	if err := l.join(); err != nil {
 		t.Fatal(err)
 	}
-	l.setState(Quarantined)
+	l.setState(fleet.Quarantined)
 	if l.doors.open != 0 {
 		t.Errorf("%s, and %d doors are open", l.State(), l.doors.open)
 	}

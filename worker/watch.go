@@ -7,21 +7,18 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // What a watch remembers at most.
 const (
-	maxPoints    = 512              // of the history; beyond, every other one goes
-	tailEvents   = 64               // verdicts
-	tailChains   = 1024             // sequences whose chains are known
-	maxGone      = 64               // replicas that are not heard any more
-	goneFor      = 10 * time.Minute // how long they are
-	watchedCells = 256              // labels whose confusions are looked at
+	maxPoints    = 512  // of the history; beyond, every other one goes
+	tailEvents   = 64   // verdicts
+	tailChains   = 1024 // sequences whose chains are known
+	watchedCells = 256  // labels whose confusions are looked at
 )
 
 // watch remembers what the fold did, for people who look on: its scores over
@@ -205,77 +202,12 @@ func (w *Worker) Row(ctx context.Context, seq uint64, index int) (attributes, la
 	return event["attributes"], event[w.cfg.Spec.Label.Name], nil
 }
 
-// Agreement says whether a replica folded the same as this one.
-type Agreement int
-
-// The agreements.
-const (
-	Unknown      Agreement = iota // its last sequence is too far from this one's to tell
-	Agrees                        // equal chains at its last sequence, so all before was equal too
-	OtherState                    // it read the same log and made something else of it
-	OtherDigest                   // it said the same of every event, and its state at the last checkpoint was another
-	OtherLog                      // it read another log
-	Incomparable                  // another log's incarnation, contract or encoding: no peer
-)
-
-// Peer is another replica as this one heard of it.
-type Peer struct {
-	Heartbeat
-	Heard time.Time // when it was last there
-	Gone  bool      // it is not any more
-	Agreement
-}
-
-// roll remembers the other replicas of a fleet, and those that left it.
-type roll struct {
-	mu  sync.Mutex
-	all map[string]Peer // by name; guarded by mu
-}
-
-// call takes in who is there now.
-func (r *roll) call(own string, present []Heartbeat, now time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.all == nil {
-		r.all = map[string]Peer{}
-	}
-	for name, p := range r.all {
-		p.Gone = true
-		if r.all[name] = p; now.Sub(p.Heard) > goneFor {
-			delete(r.all, name)
-		}
-	}
-	for _, h := range present {
-		if h.Replica != own {
-			r.all[h.Replica] = Peer{Heartbeat: h, Heard: now}
-		}
-	}
-	gone := r.sorted()
-	gone = slices.DeleteFunc(gone, func(p Peer) bool { return !p.Gone })
-	slices.SortFunc(gone, func(a, b Peer) int { return a.Heard.Compare(b.Heard) })
-	for _, p := range gone[:max(0, len(gone)-maxGone)] {
-		delete(r.all, p.Replica)
-	}
-}
-
-// sorted is by name. The caller holds mu.
-func (r *roll) sorted() []Peer {
-	out := make([]Peer, 0, len(r.all))
-	for _, p := range r.all {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, func(a, b Peer) int { return strings.Compare(a.Replica, b.Replica) })
-	return out
-}
-
 // Peers are the other replicas, sorted by name, with those that left in the
 // last ten minutes; reachable is false while the fleet cannot be asked. Chain
 // is this replica's state chain at the sequence at, the last that it and all
 // that agree have reached: it is the chain of each of them.
-func (w *Worker) Peers() (peers []Peer, at uint64, chain string, reachable bool) {
-	w.roll.mu.Lock()
-	peers = w.roll.sorted()
-	w.roll.mu.Unlock()
+func (w *Worker) Peers() (peers []fleet.Peer, at uint64, chain string, reachable bool) {
+	peers = w.members.All()
 	own := w.heartbeat()
 	r := w.replica
 	r.mu.Lock()
@@ -283,32 +215,22 @@ func (w *Worker) Peers() (peers []Peer, at uint64, chain string, reachable bool)
 	at, chain = r.model.Seq(), hexOf(r.model.StateChain())
 	for i := range peers {
 		p := &peers[i]
-		if p.Agreement = r.watch.compare(&p.Heartbeat, &own); p.Agreement == Agrees && !p.Gone && p.Seq < at {
+		p.Agreement = fleet.Compare(&p.Heartbeat, &own, r.watch.chainsAt)
+		if p.Agreement == fleet.Agrees && !p.Gone && p.Seq < at {
 			at = p.Seq
-			chain = hexOf(r.watch.chains[at%tailChains].state)
+			_, chain, _ = r.watch.chainsAt(at)
 		}
 	}
 	return peers, at, chain, w.fleet.Load() != nil
 }
 
-// compare tells whether a replica's chains are this one's at its sequence.
-func (h *watch) compare(p, own *Heartbeat) Agreement {
-	another := p.Incarnation != own.Incarnation && p.Incarnation != "" && own.Incarnation != ""
-	if another || p.Contract != own.Contract || p.Encoding != own.Encoding {
-		return Incomparable
+// chainsAt returns the chains after a sequence, if they are still known.
+func (h *watch) chainsAt(seq uint64) (log, state string, known bool) {
+	c := &h.chains[seq%tailChains]
+	if c.seq != seq {
+		return "", "", false
 	}
-	c := &h.chains[p.Seq%tailChains]
-	switch {
-	case p.Seq == 0 || c.seq != p.Seq:
-		return Unknown
-	case hexOf(c.log) != p.LogChain:
-		return OtherLog
-	case hexOf(c.state) != p.StateChain:
-		return OtherState
-	case p.Attested == own.Attested && p.Digest != own.Digest:
-		return OtherDigest
-	}
-	return Agrees
+	return hexOf(c.log), hexOf(c.state), true
 }
 
 func hexOf(sum [32]byte) string { return hex.EncodeToString(sum[:]) }

@@ -5,9 +5,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // folded is a model with a watch, and what feeds both.
@@ -144,32 +144,6 @@ func BenchmarkWatch(b *testing.B) {
 	}
 }
 
-// TestWhoIsGoneIsRemembered for a while, and not for ever.
-func TestWhoIsGoneIsRemembered(t *testing.T) {
-	t.Parallel()
-	var r roll
-	now := time.Now()
-	r.call("me", []Heartbeat{{Replica: "me"}, {Replica: "b", Seq: 7}, {Replica: "c"}}, now)
-	r.call("me", []Heartbeat{{Replica: "me"}, {Replica: "c"}}, now.Add(time.Minute))
-	if all := r.sorted(); len(all) != 2 || !all[0].Gone || all[0].Seq != 7 || !all[0].Heard.Equal(now) || all[1].Gone {
-		t.Errorf("%+v", all)
-	}
-	r.call("me", []Heartbeat{{Replica: "b"}}, now.Add(2*time.Minute))
-	if all := r.sorted(); all[0].Gone || !all[1].Gone {
-		t.Errorf("%+v", all)
-	}
-	r.call("me", nil, now.Add(goneFor+3*time.Minute))
-	if all := r.sorted(); len(all) != 0 {
-		t.Errorf("%+v", all)
-	}
-	for i := range 3 * maxGone {
-		r.call("me", []Heartbeat{{Replica: fmt.Sprint(i)}}, now.Add(time.Duration(i)*time.Second))
-	}
-	if all := r.sorted(); len(all) != maxGone+1 {
-		t.Errorf("%d remembered", len(all))
-	}
-}
-
 // TestCompare: what another's chains at its own sequence mean.
 func TestCompare(t *testing.T) {
 	t.Parallel()
@@ -177,8 +151,10 @@ func TestCompare(t *testing.T) {
 	for range 2000 {
 		f.apply(gentoo)
 	}
-	own := Heartbeat{Incarnation: "i", Contract: "c", Encoding: "e", Attested: 5, Digest: "d"}
-	at := func(seq uint64) Heartbeat {
+	own := fleet.Heartbeat{
+		Identity: fleet.Identity{Incarnation: "i", Contract: "c", Encoding: "e"}, Attested: 5, Digest: "d",
+	}
+	at := func(seq uint64) fleet.Heartbeat {
 		p := own
 		c := f.watch.chains[seq%tailChains]
 		p.Seq, p.LogChain, p.StateChain = seq, hexOf(c.log), hexOf(c.state)
@@ -186,24 +162,24 @@ func TestCompare(t *testing.T) {
 	}
 	for _, c := range []struct {
 		seq    uint64
-		change func(*Heartbeat)
-		want   Agreement
+		change func(*fleet.Heartbeat)
+		want   fleet.Agreement
 	}{
-		{2000, func(*Heartbeat) {}, Agrees},
-		{1500, func(*Heartbeat) {}, Agrees},
-		{1500, func(p *Heartbeat) { p.Seq -= tailChains }, Unknown},
-		{2000, func(p *Heartbeat) { p.Seq++ }, Unknown},
-		{2000, func(p *Heartbeat) { p.StateChain = "x" }, OtherState},
-		{2000, func(p *Heartbeat) { p.LogChain = "x" }, OtherLog},
-		{2000, func(p *Heartbeat) { p.Digest = "x" }, OtherDigest},
-		{2000, func(p *Heartbeat) { p.Attested, p.Digest = 9, "x" }, Agrees},
-		{2000, func(p *Heartbeat) { p.Incarnation = "x" }, Incomparable},
-		{2000, func(p *Heartbeat) { p.Contract = "x" }, Incomparable},
+		{2000, func(*fleet.Heartbeat) {}, fleet.Agrees},
+		{1500, func(*fleet.Heartbeat) {}, fleet.Agrees},
+		{1500, func(p *fleet.Heartbeat) { p.Seq -= tailChains }, fleet.Unknown},
+		{2000, func(p *fleet.Heartbeat) { p.Seq++ }, fleet.Unknown},
+		{2000, func(p *fleet.Heartbeat) { p.StateChain = "x" }, fleet.OtherState},
+		{2000, func(p *fleet.Heartbeat) { p.LogChain = "x" }, fleet.OtherLog},
+		{2000, func(p *fleet.Heartbeat) { p.Digest = "x" }, fleet.OtherDigest},
+		{2000, func(p *fleet.Heartbeat) { p.Attested, p.Digest = 9, "x" }, fleet.Agrees},
+		{2000, func(p *fleet.Heartbeat) { p.Incarnation = "x" }, fleet.Incomparable},
+		{2000, func(p *fleet.Heartbeat) { p.Contract = "x" }, fleet.Incomparable},
 	} {
 		p := at(c.seq)
 		c.change(&p)
-		if got := f.watch.compare(&p, &own); got != c.want {
-			t.Errorf("%+v: %d, want %d", p, got, c.want)
+		if got := fleet.Compare(&p, &own, f.watch.chainsAt); got != c.want {
+			t.Errorf("%+v: got %d, want %d", p, got, c.want)
 		}
 	}
 }

@@ -4,7 +4,6 @@ package worker
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 // Log is what a worker needs of its model's log. bus.Log is the real one.
@@ -52,9 +52,9 @@ type Config struct {
 	Verdicts  Verdicts
 
 	// What replicas tell each other; without these the replica is alone.
-	Heartbeats  Board // entries vanish after HeartbeatTTL
-	Checkpoints Board
-	Snapshots   Blobs
+	Heartbeats  fleet.KV // entries vanish after HeartbeatTTL
+	Checkpoints fleet.KV
+	Snapshots   fleet.Objects
 	// SnapshotEvery is how often a snapshot is written at most; 0 is a minute.
 	SnapshotEvery time.Duration
 	// Advise, if set, publishes what an operator should know.
@@ -62,27 +62,10 @@ type Config struct {
 
 	Logger *slog.Logger
 	// OnState, if set, is called at each change of state.
-	OnState func(State)
+	OnState func(fleet.State)
 	// Tamper, if set, may put another model in the place of the replica's
 	// after each message, as a failing machine would. For tests.
 	Tamper func(*model.Model) *model.Model
-}
-
-// State says what a worker is doing.
-type State int32
-
-// The states, in the order of a worker's life.
-const (
-	Restoring State = iota // looks for where to start
-	Replaying              // applies what the log holds, and does not answer yet
-	Ready                  // caught up: answers
-	Draining               // answers what it has accepted, and accepts no more
-	Stopped
-	Quarantined // not to be trusted: answers nothing but its status
-)
-
-func (s State) String() string {
-	return [...]string{"restoring", "replaying", "ready", "draining", "stopped", "quarantined"}[s]
 }
 
 // Limits of a worker.
@@ -122,26 +105,26 @@ type Worker struct {
 	giveUp    func()          // ends it
 	labelKey  []byte          // how a prediction's reply begins
 
-	onLog  atomic.Bool                 // the log has been seen to hold what was applied last
-	target atomic.Uint64               // from there on the replica is caught up: the log's end at the start
-	from   atomic.Pointer[Snapshot]    // what the replica was restored from, nil if it replayed all
-	stop   atomic.Pointer[func(error)] // ends the tail, with its cause
+	onLog  atomic.Bool                    // the log has been seen to hold what was applied last
+	target atomic.Uint64                  // from there on the replica is caught up: the log's end at the start
+	from   atomic.Pointer[fleet.Snapshot] // what the replica was restored from, nil if it replayed all
+	stop   atomic.Pointer[func(error)]    // ends the tail, with its cause
 	audit  *audit
 	side   sync.WaitGroup // what runs beside the fold
 
-	changed     chan struct{}               // the state has, and the fleet is to know
-	fleet       atomic.Pointer[[]Heartbeat] // the live replicas, nil while not known
-	attested    atomic.Pointer[Attestation] // the last, nil before any
-	snapshotDue atomic.Bool                 // at the next checkpoint a snapshot is to be written
-	folds       atomic.Int64                // how often this process folded anew
-	foldsBegun  atomic.Int64                // how many of them have begun
-	epochs      atomic.Int64                // how often the log turned out to be another
-	healings    atomic.Int64                // how often that mended the replica
-	base        atomic.Uint64               // a refold may start from a snapshot up to there
-	lagging     atomic.Bool                 // left the group because it fell behind
-	toRefold    atomic.Bool                 // the fold is to begin anew
-	suspended   atomic.Bool                 // on trial: must not join
-	refolding   atomic.Bool                 // on trial, and has not folded to the checkpoint again
+	changed     chan struct{}                     // the state has, and the fleet is to know
+	fleet       atomic.Pointer[[]fleet.Heartbeat] // the live replicas, nil while not known
+	attested    atomic.Pointer[fleet.Attestation] // the last, nil before any
+	snapshotDue atomic.Bool                       // at the next checkpoint a snapshot is to be written
+	folds       atomic.Int64                      // how often this process folded anew
+	foldsBegun  atomic.Int64                      // how many of them have begun
+	epochs      atomic.Int64                      // how often the log turned out to be another
+	healings    atomic.Int64                      // how often that mended the replica
+	base        atomic.Uint64                     // a refold may start from a snapshot up to there
+	lagging     atomic.Bool                       // left the group because it fell behind
+	toRefold    atomic.Bool                       // the fold is to begin anew
+	suspended   atomic.Bool                       // on trial: must not join
+	refolding   atomic.Bool                       // on trial, and has not folded to the checkpoint again
 	quarantined atomic.Bool
 
 	door struct {
@@ -149,9 +132,9 @@ type Worker struct {
 		service bus.Service // the model's, nil when not joined
 		closed  bool        // the worker stops: nobody joins any more
 	}
-	outside outside // requests that come by other doors
-	traffic Traffic // what came over NATS
-	roll    roll    // the other replicas, for onlookers
+	outside outside       // requests that come by other doors
+	traffic Traffic       // what came over NATS
+	members fleet.Members // the other replicas, for onlookers
 }
 
 // New makes a worker. It returns an error if its spec does not compile.
@@ -178,13 +161,13 @@ func New(cfg Config) (*Worker, error) {
 }
 
 // State is what the worker is doing now.
-func (w *Worker) State() State { return State(w.state.Load()) }
+func (w *Worker) State() State { return fleet.State(w.state.Load()) }
 
-func (w *Worker) setState(s State) {
-	if w.quarantined.Load() && s < Draining {
+func (w *Worker) setState(s fleet.State) {
+	if w.quarantined.Load() && s < fleet.Draining {
 		return // it goes on folding, and does not come back
 	}
-	if State(w.state.Swap(int32(s))) == s {
+	if fleet.State(w.state.Swap(int32(s))) == s {
 		return
 	}
 	w.log.Info("state", "state", s.String(), "seq", w.replica.position().Applied)
@@ -218,7 +201,7 @@ func (w *Worker) Run(ctx context.Context) error {
 
 	select {
 	case <-ctx.Done():
-		w.setState(Draining)
+		w.setState(fleet.Draining)
 		w.drain()
 		stop()
 		<-folded
@@ -235,7 +218,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.log.Warn("the status service did not stop cleanly", "error", stopErr)
 		self.Close()
 	}
-	w.setState(Stopped)
+	w.setState(fleet.Stopped)
 	return err
 }
 
@@ -244,7 +227,7 @@ func (w *Worker) Run(ctx context.Context) error {
 // anew.
 func (w *Worker) fold(ctx context.Context) error {
 	for {
-		w.setState(Restoring)
+		w.setState(fleet.Restoring)
 		first, last, err := w.end(ctx)
 		if err != nil {
 			return err
@@ -254,7 +237,7 @@ func (w *Worker) fold(ctx context.Context) error {
 		}
 		w.target.Store(last)
 		w.parking.open(w.replica.applied.Load())
-		w.setState(Replaying)
+		w.setState(fleet.Replaying)
 		w.foldsBegun.Store(w.folds.Load())
 		refold, err := w.tail(ctx)
 		var rolled *bus.RolledBackError
@@ -341,7 +324,7 @@ func (w *Worker) incarnation(ctx context.Context) (incarnation string, known boo
 			return g.Incarnation, true
 		}
 		if errors.Is(err, bus.ErrNoMessage) {
-			switch base, err := Base(ctx, w.cfg.Checkpoints); {
+			switch base, err := fleet.Base(ctx, w.cfg.Checkpoints); {
 			case err == nil && base == nil:
 				return "", true
 			case err == nil:
@@ -439,7 +422,7 @@ func (w *Worker) deliver(e *entry) error {
 			w.rejects.add(w.cfg.Spec.Name, result, chain)
 		}
 	})
-	if w.cfg.Checkpoints != nil && isCheckpoint(m) {
+	if w.cfg.Checkpoints != nil && fleet.IsCheckpoint(m) {
 		w.attest(m)
 	}
 	w.lag.Store(e.pending)
@@ -451,7 +434,7 @@ func (w *Worker) deliver(e *entry) error {
 // replay began.
 func (w *Worker) retarget(ctx context.Context) {
 	target := w.target.Load()
-	if w.State() != Replaying || w.replica.applied.Load() >= target {
+	if w.State() != fleet.Replaying || w.replica.applied.Load() >= target {
 		return
 	}
 	if _, last, err := w.cfg.Log.End(ctx); err == nil && last < target {
@@ -461,7 +444,7 @@ func (w *Worker) retarget(ctx context.Context) {
 
 // caughtUp joins the group once the replica is fit to answer.
 func (w *Worker) caughtUp() error {
-	if w.State() != Replaying || !w.onLog.Load() || w.suspended.Load() || w.quarantined.Load() || w.replica.applied.Load() < w.target.Load() {
+	if w.State() != fleet.Replaying || !w.onLog.Load() || w.suspended.Load() || w.quarantined.Load() || w.replica.applied.Load() < w.target.Load() {
 		return nil
 	}
 	return w.join()
@@ -476,9 +459,9 @@ func (w *Worker) checkGenesis(m *model.Message) error {
 	if err != nil {
 		return fmt.Errorf("the log %s: %w", w.cfg.Stream, err)
 	}
-	contract := w.cfg.Spec.Contract()
-	if own := hex.EncodeToString(contract[:]); g.Contract != own {
-		return fmt.Errorf("%w: %s was made with %.16s, this worker's spec is %.16s; start it with the spec that the log was made with (it is in the log: nats stream get %[2]s 1), or give the new model a name of its own", ErrContract, w.cfg.Stream, g.Contract, own)
+	own := fleet.Identity{Contract: fleet.ContractOf(w.cfg.Spec)}
+	if own.Differs(fleet.GenesisIdentity(g)) != 0 {
+		return fmt.Errorf("%w: %s was made with %.16s, this worker's spec is %.16s; start it with the spec that the log was made with (it is in the log: nats stream get %[2]s 1), or give the new model a name of its own", ErrContract, w.cfg.Stream, g.Contract, own.Contract)
 	}
 	return nil
 }
@@ -488,7 +471,7 @@ func (w *Worker) checkGenesis(m *model.Message) error {
 func (w *Worker) join() error {
 	w.door.Lock()
 	defer w.door.Unlock()
-	if w.door.closed || w.door.service != nil || w.State() != Replaying || w.quarantined.Load() {
+	if w.door.closed || w.door.service != nil || w.State() != fleet.Replaying || w.quarantined.Load() {
 		return nil
 	}
 	w.appending, w.giveUp = context.WithCancel(context.Background())
@@ -503,7 +486,7 @@ func (w *Worker) join() error {
 		w.advise("replaced", fmt.Sprintf("from sequence %d on the log holds other messages than this replica had applied: those are learned now, and what stood there is gone", log))
 	}
 	w.outside.admit(true)
-	w.setState(Ready)
+	w.setState(fleet.Ready)
 	return nil
 }
 

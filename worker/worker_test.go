@@ -20,6 +20,7 @@ import (
 	"lockstep/bus"
 	"lockstep/bus/broker"
 	"lockstep/model"
+	"lockstep/worker/fleet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const patience = 20 * time.Second
 
 // fleet is a server and workers that a test starts on it.
-type fleet struct {
+type testFleet struct {
 	t      *testing.T
 	server *broker.Server
 	store  string
@@ -37,10 +38,10 @@ type fleet struct {
 	js     jetstream.JetStream
 }
 
-func newFleet(t *testing.T, workers ...string) *fleet {
+func newFleet(t *testing.T, workers ...string) *testFleet {
 	t.Helper()
 	t.Parallel()
-	f := &fleet{t: t, store: t.TempDir()}
+	f := &testFleet{t: t, store: t.TempDir()}
 	f.startServer(0)
 	t.Cleanup(func() {
 		if err := f.server.Shutdown(); err != nil {
@@ -61,7 +62,7 @@ func newFleet(t *testing.T, workers ...string) *fleet {
 	return f
 }
 
-func (f *fleet) startServer(port int) {
+func (f *testFleet) startServer(port int) {
 	f.t.Helper()
 	var err error
 	if f.server, err = broker.Start(f.t.Context(), broker.Config{StoreDir: f.store, Port: port}); err != nil {
@@ -71,7 +72,7 @@ func (f *fleet) startServer(port int) {
 }
 
 // restartServer stops the server, and starts it on the same port and store.
-func (f *fleet) restartServer() {
+func (f *testFleet) restartServer() {
 	f.t.Helper()
 	port := f.server.Port()
 	if err := f.server.Shutdown(); err != nil {
@@ -87,23 +88,23 @@ type running struct {
 }
 
 // start starts a worker, and returns once it is ready.
-func (f *fleet) start(name string, s *model.Spec) running {
+func (f *testFleet) start(name string, s *model.Spec) running {
 	f.t.Helper()
 	return f.startTampered(name, s, nil)
 }
 
 // startTampered starts a worker on a machine that fails.
-func (f *fleet) startTampered(name string, s *model.Spec, tamper func(*model.Model) *model.Model) running {
+func (f *testFleet) startTampered(name string, s *model.Spec, tamper func(*model.Model) *model.Model) running {
 	f.t.Helper()
 	ready := make(chan struct{})
-	r := f.launch(name, s, tamper, func(State) func(State) {
+	r := f.launch(name, s, tamper, func(fleet.State) func(fleet.State) {
 		var once sync.Once
-		return func(s State) {
-			if s == Ready {
+		return func(s fleet.State) {
+			if s == fleet.Ready {
 				once.Do(func() { close(ready) })
 			}
 		}
-	}(Ready))
+	}(fleet.Ready))
 	select {
 	case <-ready:
 	case err := <-r.err:
@@ -114,13 +115,13 @@ func (f *fleet) startTampered(name string, s *model.Spec, tamper func(*model.Mod
 	return r
 }
 
-func (f *fleet) joinConfig(name string) JoinConfig {
+func (f *testFleet) joinConfig(name string) JoinConfig {
 	return JoinConfig{
 		Connect: bus.ConnectConfig{Server: f.url}, Name: name, Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.DiscardHandler),
 	}
 }
 
-func (f *fleet) launch(name string, s *model.Spec, tamper func(*model.Model) *model.Model, onState func(State)) running {
+func (f *testFleet) launch(name string, s *model.Spec, tamper func(*model.Model) *model.Model, onState func(fleet.State)) running {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	finished := make(chan struct{})
@@ -136,7 +137,7 @@ func (f *fleet) launch(name string, s *model.Spec, tamper func(*model.Model) *mo
 }
 
 // ask sends a request; headers come as name, value, …
-func (f *fleet) ask(verb, body string, headers ...string) (map[string]any, error) {
+func (f *testFleet) ask(verb, body string, headers ...string) (map[string]any, error) {
 	f.t.Helper()
 	header := nats.Header{}
 	for i := 0; i+1 < len(headers); i += 2 {
@@ -156,7 +157,7 @@ func (f *fleet) ask(verb, body string, headers ...string) (map[string]any, error
 }
 
 // refused asks, and wants an error with a code, whose body has all the texts.
-func (f *fleet) refused(code int, verb, body string, headers []string, texts ...string) {
+func (f *testFleet) refused(code int, verb, body string, headers []string, texts ...string) {
 	f.t.Helper()
 	answer, err := f.ask(verb, body, headers...)
 	var remote *bus.RemoteError
@@ -172,7 +173,7 @@ func (f *fleet) refused(code int, verb, body string, headers []string, texts ...
 }
 
 // publish appends to the log as any client does, and returns the sequence.
-func (f *fleet) publish(data string) uint64 {
+func (f *testFleet) publish(data string) uint64 {
 	f.t.Helper()
 	// A server that has just been restarted may lose what it was sent.
 	id, deadline := bus.NewID(), time.Now().Add(patience)
@@ -190,15 +191,15 @@ func (f *fleet) publish(data string) uint64 {
 }
 
 // settled waits until n workers satisfy a condition, and returns them.
-func (f *fleet) settled(n int, ok func(Status) bool) []Status {
+func (f *testFleet) settled(n int, ok func(fleet.Status) bool) []fleet.Status {
 	f.t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
 		answers, err := bus.Gather(f.t.Context(), f.nc, "penguins.status", nil, 100*time.Millisecond)
-		var all []Status
+		var all []fleet.Status
 		good := 0
 		for _, a := range answers {
-			var s Status
+			var s fleet.Status
 			if err := json.Unmarshal(a.Data, &s); err != nil {
 				f.t.Fatal(err)
 			}
@@ -215,7 +216,7 @@ func (f *fleet) settled(n int, ok func(Status) bool) []Status {
 	}
 }
 
-func at(seq uint64) func(Status) bool { return func(s Status) bool { return s.Seq == seq } }
+func at(seq uint64) func(fleet.Status) bool { return func(s Status) bool { return s.Seq == seq } }
 
 const (
 	row    = `{"island":"Biscoe","bill_length_mm":46.1,"bill_depth_mm":13.2,"flipper_length_mm":211,"body_mass_g":4500,"sex":"female"}`

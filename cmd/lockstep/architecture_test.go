@@ -41,6 +41,8 @@ var bans = []ban{
 		reason: "a worker is a client of any server, and knows none's insides"},
 	{of: "lockstep/worker", imports: []string{"lockstep/bus/broker"}, deep: true,
 		reason: "a worker is a client of any server, and starts none"},
+	{of: "lockstep/worker/fleet", imports: []string{"lockstep/worker"},
+		reason: "fleet is what replicas and tools have in common: types, records and pure functions, under everything else of the worker"},
 	{of: "lockstep/worker", except: []string{"lockstep/worker/web"}, imports: []string{"lockstep/worker/web", "net/http"},
 		reason: "a worker answers over NATS; the door for people is beside it, and can be left out"},
 	{of: "", imports: []string{"lockstep/cmd"}, deep: true,

@@ -1,4 +1,4 @@
-package worker
+package fleet
 
 import (
 	"slices"
@@ -24,8 +24,8 @@ type Role struct {
 func Roles(name string) []Role {
 	heartbeats, checkpoints, snapshots := bucketNames(name)
 	log := bus.StreamName(name)
-	counts, counted := countsName(name)
-	verdicts, reported := verdictsName(name)
+	counts, counted := CountsName(name)
+	verdicts, reported := VerdictsName(name)
 	streams := []string{log, verdicts, counts, "KV_" + heartbeats, "KV_" + checkpoints, "OBJ_" + snapshots}
 	api := func(call string, streams ...string) (out []string) {
 		for _, s := range streams {

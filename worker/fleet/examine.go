@@ -1,8 +1,7 @@
-package worker
+package fleet
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -31,7 +30,7 @@ func Examine(ctx context.Context, conn *bus.Conn, name string, own *model.Spec, 
 type examination struct {
 	*bus.Findings
 	name        string
-	contract    string // of the log; empty if not known
+	genesis     Identity // the log's; empty where not known
 	spec        *model.Spec
 	tail        *bus.Log // the log, nil if it cannot be read
 	first, last uint64
@@ -74,10 +73,10 @@ func (e *examination) readGenesis(data []byte, own *model.Spec) {
 		e.Add(bus.Fail, "contract", "the log is of another program or another version: use that", "the log's genesis cannot be read: %v", err)
 		return
 	}
-	e.contract = g.Contract
+	e.genesis = GenesisIdentity(g)
 	if own != nil {
-		sum := own.Contract()
-		if mine := hex.EncodeToString(sum[:]); mine != g.Contract {
+		mine := ContractOf(own)
+		if e.genesis.Differs(Identity{Contract: mine}) != 0 {
 			e.Add(bus.Fail, "contract", "start workers with the log's spec (nats stream get "+bus.StreamName(e.name)+" 1), or give the new model a name of its own", "the log was made with the contract %.16s, and this spec is %.16s", g.Contract, mine)
 			return
 		}
@@ -134,11 +133,11 @@ func (e *examination) worker(s Status) {
 		e.Add(bus.Fail, check, "its machine may be failing: run lockstep verify, start a worker elsewhere, and then stop this one", "it is quarantined: its state was not the fleet's")
 	case s.State != Ready.String():
 		e.Add(bus.Warn, check, "wait; if it stays so, see its log", "it is %s at sequence %d, %d messages behind", s.State, s.Seq, s.Lag)
-	case s.Lag > maxBehind:
+	case s.Lag > MaxBehind:
 		e.Add(bus.Warn, check, "give it more CPU, or publish in batches (lockstep learn does)", "it is %d messages behind the log", s.Lag)
 	}
-	if e.contract != "" && s.Contract != e.contract {
-		e.Add(bus.Fail, check, "stop it, and start it with the log's spec", "it has the contract %.16s, and the log %.16s", s.Contract, e.contract)
+	if s.Differs(e.genesis).Has(OtherContract) {
+		e.Add(bus.Fail, check, "stop it, and start it with the log's spec", "it has the contract %.16s, and the log %.16s", s.Contract, e.genesis.Contract)
 	}
 	if s.Advisory != "" {
 		e.Add(bus.Warn, check, "see the runbook, deploy/README.md", "it says: %s", s.Advisory)
@@ -164,19 +163,19 @@ func (e *examination) pair(a, b Status) {
 	if a.Version != b.Version {
 		e.Add(bus.Warn, "versions", "finish the upgrade: the same contract may mix, but not for ever", "%s run %s and %s", both, a.Version, b.Version)
 	}
-	switch {
-	case a.Incarnation != "" && b.Incarnation != "" && a.Incarnation != b.Incarnation:
+	switch differ := a.Differs(b.Identity); {
+	case differ.Has(OtherIncarnation):
 		e.Add(bus.Fail, "agreement", "have them reach the same servers: compare their --server and accounts", "%s fold two logs, %s and %s", both, a.Incarnation, b.Incarnation)
-	case a.Encoding != b.Encoding:
+	case differ.Has(OtherEncoding):
 		e.Add(bus.Warn, "agreement", "finish the upgrade: until then nobody compares them", "%s encode their states differently: %s and %s", both, a.Encoding, b.Encoding)
-	case a.Contract == b.Contract && a.Seq == b.Seq && (a.LogChain != b.LogChain || a.StateChain != b.StateChain || a.Digest != b.Digest):
+	case differ == 0 && a.Seq == b.Seq && (a.LogChain != b.LogChain || a.StateChain != b.StateChain || a.Digest != b.Digest):
 		e.Add(bus.Fail, "agreement", "lockstep verify says who is right, and the fleet quarantines the other", "%s differ at sequence %d: digests %.12s and %.12s", both, a.Seq, a.Digest, b.Digest)
 	}
 }
 
 // kept looks at heartbeats, attestations and snapshots.
 func (e *examination) kept(ctx context.Context, conn *bus.Conn) {
-	boards, err := BindBoards(ctx, conn, e.name)
+	buckets, err := BindBuckets(ctx, conn, e.name)
 	if errors.Is(err, bus.ErrNoBoard) {
 		return // the streams' own finding
 	}
@@ -184,7 +183,7 @@ func (e *examination) kept(ctx context.Context, conn *bus.Conn) {
 		e.Error("heartbeats", err)
 		return
 	}
-	if beats, err := Heartbeats(ctx, boards.Heartbeats); err != nil {
+	if beats, err := Heartbeats(ctx, buckets.Heartbeats); err != nil {
 		e.Error("heartbeats", err)
 	} else {
 		for _, h := range beats {
@@ -193,13 +192,13 @@ func (e *examination) kept(ctx context.Context, conn *bus.Conn) {
 			}
 		}
 	}
-	e.attested(ctx, boards)
-	e.snapshots(ctx, boards)
+	e.attested(ctx, buckets)
+	e.snapshots(ctx, buckets)
 }
 
 // attested looks at the newest checkpoint that more than one has attested.
-func (e *examination) attested(ctx context.Context, boards Boards) {
-	all, err := AllAttestations(ctx, boards.Checkpoints)
+func (e *examination) attested(ctx context.Context, buckets Buckets) {
+	all, err := AllAttestations(ctx, buckets.Checkpoints)
 	if err != nil {
 		e.Error("checkpoints", err)
 		return
@@ -222,10 +221,10 @@ func (e *examination) attested(ctx context.Context, boards Boards) {
 }
 
 // snapshots looks at what a worker starts cold from, and at the log's head.
-func (e *examination) snapshots(ctx context.Context, boards Boards) {
-	all, err := Snapshots(ctx, boards.Checkpoints)
-	asides, err2 := Asides(ctx, boards.Checkpoints)
-	base, err3 := Base(ctx, boards.Checkpoints)
+func (e *examination) snapshots(ctx context.Context, buckets Buckets) {
+	all, err := Snapshots(ctx, buckets.Checkpoints)
+	asides, err2 := RejectedSnapshots(ctx, buckets.Checkpoints)
+	base, err3 := Base(ctx, buckets.Checkpoints)
 	if err := errors.Join(err, err2, err3); err != nil {
 		e.Error("snapshots", err)
 		return
@@ -237,9 +236,9 @@ func (e *examination) snapshots(ctx context.Context, boards Boards) {
 		e.Add(bus.Warn, "snapshots", "nothing, if a newer one is good; see lockstep snapshot ls", "the snapshot of %d was set aside by %s: %s", a.Seq, a.Replica, a.Reason)
 	}
 	all = slices.DeleteFunc(all, func(s Snapshot) bool {
-		return slices.ContainsFunc(asides, func(a Aside) bool { return a.Object == s.Object })
+		return slices.ContainsFunc(asides, func(a RejectedSnapshot) bool { return a.Object == s.Object })
 	})
-	e.head(ctx, boards, base)
+	e.head(ctx, buckets, base)
 	if len(all) == 0 {
 		if e.last > snapshotBehind {
 			e.Add(bus.Warn, "snapshots", "have the fleet write one: lockstep snapshot put", "there is no snapshot: who starts cold replays all %d messages", e.last)
@@ -258,7 +257,7 @@ func (e *examination) snapshots(ctx context.Context, boards Boards) {
 	if e.spec == nil {
 		return
 	}
-	if _, err := LoadSnapshot(ctx, boards.Snapshots, e.spec, newest); err != nil && newest.Encoding == model.Encoding {
+	if _, err := LoadSnapshot(ctx, buckets.Snapshots, e.spec, newest); err != nil && newest.Encoding == model.Encoding {
 		e.Add(bus.Fail, "snapshots", "have the fleet write another: lockstep snapshot put", "the newest snapshot, of %d, cannot be used: %v", newest.Seq, err)
 		return
 	}
@@ -266,7 +265,7 @@ func (e *examination) snapshots(ctx context.Context, boards Boards) {
 }
 
 // head looks at where the log begins.
-func (e *examination) head(ctx context.Context, boards Boards, base *Snapshot) {
+func (e *examination) head(ctx context.Context, buckets Buckets, base *Snapshot) {
 	const mend = "restore the log from its back-up (deploy/README.md), or keep a worker that has all of it running, and run lockstep snapshot put"
 	switch {
 	case e.first <= 1:
@@ -282,7 +281,7 @@ func (e *examination) head(ctx context.Context, boards Boards, base *Snapshot) {
 	if e.spec == nil {
 		return
 	}
-	if _, err := LoadSnapshot(ctx, boards.Snapshots, e.spec, *base); err != nil {
+	if _, err := LoadSnapshot(ctx, buckets.Snapshots, e.spec, *base); err != nil {
 		e.Add(bus.Fail, "log", mend, "the base that it begins with, of %d, cannot be used: %v", base.Seq, err)
 		return
 	}

@@ -1,0 +1,81 @@
+package fleet
+
+import (
+	"encoding/hex"
+
+	"lockstep/model"
+)
+
+// State is what a replica is doing.
+type State int32
+
+// The states, in the order of a replica's life.
+const (
+	Restoring   State = iota // looks for where to start
+	Replaying                // applies what the log holds, and does not answer yet
+	Ready                    // caught up: answers
+	Draining                 // answers what it has accepted, and accepts no more
+	Stopped                  //
+	Quarantined              // not to be trusted: answers nothing but its status
+)
+
+func (s State) String() string {
+	return [...]string{"restoring", "replaying", "ready", "draining", "stopped", "quarantined"}[s]
+}
+
+// MaxBehind is how many messages a replica may be behind the furthest live one
+// before it leaves the group. It is not compared with the log's end: a bulk
+// load would empty the group.
+const MaxBehind = 10_000
+
+// Status is what a replica says of itself to whoever asks.
+type Status struct {
+	Replica   string `json:"replica"`
+	State     string `json:"state"`
+	Lag       uint64 `json:"lag"` // messages of the log not applied yet
+	Predicted int64  `json:"predicted"`
+
+	Seq        uint64  `json:"seq"`
+	Learned    uint64  `json:"learned"`
+	Rejected   uint64  `json:"rejected"`
+	Duplicates uint64  `json:"duplicates"`
+	Accuracy   float64 `json:"accuracy"`
+	LogLoss    float64 `json:"log_loss"`
+	MacroF1    float64 `json:"macro_f1"`
+	Rolling    Rolling `json:"rolling"`
+
+	Identity
+	LogChain   string `json:"log_chain"`
+	StateChain string `json:"state_chain"`
+	Digest     string `json:"digest"`
+
+	Stream     string `json:"stream"`
+	Version    string `json:"version"`
+	UptimeS    int64  `json:"uptime_s"`
+	Parked     int    `json:"parked"`             // requests that wait for a sequence
+	Advisory   string `json:"advisory,omitempty"` // what an operator should know
+	Dropped    int    `json:"dropped,omitempty"`  // requests that came too fast, and were lost unanswered
+	Folds      int64  `json:"folds,omitempty"`    // how often the replica was put on trial and folded again
+	Healings   int64  `json:"healings,omitempty"` // how often that fixed it
+	Restored   uint64 `json:"restored,omitempty"` // the sequence of the snapshot it began with
+	Uncounted  int64  `json:"uncounted,omitempty"`
+	Unreported uint64 `json:"unreported,omitempty"`
+}
+
+// Rolling is how good a model was over the last events.
+type Rolling struct {
+	Events   int     `json:"events"`
+	Accuracy float64 `json:"accuracy"`
+	LogLoss  float64 `json:"log_loss"`
+}
+
+// Describe fills in what a model says of itself.
+func (s *Status) Describe(m *model.Model) {
+	scores, digest := m.Metrics(), m.Digest()
+	s.Seq, s.Learned, s.Rejected, s.Duplicates = m.Seq(), m.Learned(), m.Rejected(), m.Duplicates()
+	s.Accuracy, s.LogLoss, s.MacroF1 = scores.Accuracy(), scores.LogLoss(), scores.MacroF1()
+	s.Rolling.Events, s.Rolling.Accuracy, s.Rolling.LogLoss = scores.Rolling()
+	s.Identity = IdentityOf(m)
+	s.LogChain, s.StateChain = Chains(m)
+	s.Digest = hex.EncodeToString(digest[:])
+}
