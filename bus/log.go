@@ -86,6 +86,8 @@ type Log struct {
 	js      jetstream.JetStream
 	config  LogConfig
 	genesis []byte
+
+	maxMessage int // bytes that the stream takes, as it was when it was bound; 0 or less: any
 }
 
 // OpenLog binds a model's log, and creates it if there is none. It creates
@@ -109,6 +111,7 @@ func openLog(ctx context.Context, conn *Conn, config LogConfig, check bool) (*Lo
 	if err := config.check(info.Config); check && err != nil {
 		return nil, err
 	}
+	l.maxMessage = int(info.Config.MaxMsgSize)
 	first := false
 	if info.State.LastSeq == 0 {
 		if first, err = l.appendGenesis(ctx); err != nil {
@@ -177,6 +180,7 @@ func BindLog(ctx context.Context, conn *Conn, config LogConfig) (*Log, error) {
 	if err := config.check(info.Config); err != nil {
 		return nil, err
 	}
+	l.maxMessage = int(info.Config.MaxMsgSize)
 	return l, l.readGenesis(ctx)
 }
 
@@ -371,17 +375,42 @@ func (l *Log) Cut(ctx context.Context, below uint64) error {
 // attemptTimeout bounds one attempt to append.
 const attemptTimeout = time.Second
 
+// Guard is a condition that the server checks before it stores a message: one
+// of JetStream's Nats-Expected-* headers.
+type Guard struct{ Header, Value string }
+
+// RefusedError is returned when the server refused a message: nothing of it
+// is stored. Code, ErrCode and Description are JetStream's own.
+type RefusedError struct {
+	Code, ErrCode int
+	Description   string
+	Err           error // what it is besides, as ErrTooLarge
+}
+
+func (e *RefusedError) Error() string { return e.Err.Error() }
+
+func (e *RefusedError) Unwrap() error { return e.Err }
+
 // Append stores a message and returns once it is acknowledged. It retries
 // under the same id until ctx ends; then the message may be stored or not.
-func (l *Log) Append(ctx context.Context, subject, id string, data []byte) (Ack, error) {
+// With guards it tries once: after a lost acknowledgement, a message that was
+// stored may be why its own guard does not hold any more.
+func (l *Log) Append(ctx context.Context, subject, id string, data []byte, guards ...Guard) (Ack, error) {
+	msg := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}
+	if id != "" {
+		msg.Header.Set(nats.MsgIdHdr, id)
+	}
+	for _, g := range guards {
+		msg.Header.Set(g.Header, g.Value)
+	}
 	for attempt := 1; ; attempt++ {
-		ack, err := l.attempt(ctx, subject, id, data)
+		ack, err := l.attempt(ctx, msg)
 		if err == nil {
 			// A retry's duplicate is most likely this call's own.
 			return Ack{Seq: ack.Sequence, Duplicate: ack.Duplicate && attempt == 1}, nil
 		}
-		if !transient(err) {
-			return Ack{}, named(err)
+		if !transient(err) || len(guards) > 0 {
+			return Ack{}, refused(named(err), attempt)
 		}
 		select {
 		case <-ctx.Done():
@@ -391,12 +420,36 @@ func (l *Log) Append(ctx context.Context, subject, id string, data []byte) (Ack,
 	}
 }
 
-func (l *Log) attempt(ctx context.Context, subject, id string, data []byte) (ack *jetstream.PubAck, err error) {
-	err = l.conn.do(ctx, subject, attemptTimeout, func(ctx context.Context) error {
-		ack, err = l.js.Publish(ctx, subject, data, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0))
+// refused makes a *RefusedError of an error which says that nothing was
+// stored. An earlier attempt may have been, so only the first one's counts.
+func refused(err error, attempt int) error {
+	var api *jetstream.APIError
+	switch {
+	case attempt > 1 || transient(err):
+	case errors.As(err, &api):
+		return &RefusedError{api.Code, int(api.ErrorCode), api.Description, err}
+	case errors.Is(err, nats.ErrMaxPayload):
+		return &RefusedError{413, 0, err.Error(), err}
+	}
+	return err
+}
+
+func (l *Log) attempt(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubAck, err error) {
+	err = l.conn.do(ctx, msg.Subject, attemptTimeout, func(ctx context.Context) error {
+		ack, err = l.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(0))
 		return err
 	})
 	return ack, err
+}
+
+// Limit is how many bytes a message may have, its headers included: what both
+// the stream and the server take.
+func (l *Log) Limit() int {
+	limit := int(l.conn.MaxPayload())
+	if l.maxMessage > 0 {
+		limit = min(limit, l.maxMessage)
+	}
+	return limit
 }
 
 // duplicateInProcess is the server's word, in a cluster, for an id whose

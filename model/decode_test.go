@@ -106,7 +106,7 @@ func TestAttributesBad(t *testing.T) {
 	deep := func(n int) string {
 		return `{"x":1,"c":"a","extra":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `}`
 	}
-	if _, err := d.Attributes([]byte(deep(maxDepth - 1))); err != nil {
+	if _, err := d.Attributes([]byte(deep(MaxDepth - 1))); err != nil {
 		t.Errorf("nested as deep as allowed: %v", err)
 	}
 	for body, want := range map[string]string{
@@ -181,7 +181,7 @@ func TestAttributesBad(t *testing.T) {
 		`{"c":"\ud800\ud800"}`:     "json_invalid Invalid JSON: expected four hexadecimal digits of a whole character at byte 6",
 		`{"c":"\u12"}`:             "json_invalid Invalid JSON: expected four hexadecimal digits of a whole character at byte 6",
 		`{"c":"\u+123"}`:           "json_invalid Invalid JSON: expected four hexadecimal digits of a whole character at byte 6",
-		deep(maxDepth):             "json_invalid Invalid JSON: expected at most 32 arrays and objects in each other at byte 54",
+		deep(MaxDepth):             "json_invalid Invalid JSON: expected at most 32 arrays and objects in each other at byte 54",
 	} {
 		row, err := d.Attributes([]byte(body))
 		if got := said(s, row, err); got != want {
@@ -489,7 +489,7 @@ func parseNode(dec *jsontext.Decoder) (node, error) {
 	case '"', '0':
 		n.text = token.String()
 	case '{', '[':
-		if dec.StackDepth() > maxDepth {
+		if dec.StackDepth() > MaxDepth {
 			return n, errors.New("too deep")
 		}
 		for dec.PeekKind() != '}' && dec.PeekKind() != ']' {

@@ -16,9 +16,12 @@ import (
 // whole text is bad. A problem is noted with its place, and reading goes on:
 // only the event that has it is bad.
 
-// Limits of a JSON text.
+// MaxDepth is how many arrays and objects a JSON text may have in each other,
+// the outermost included.
+const MaxDepth = 32
+
+// Further limits of a JSON text.
 const (
-	maxDepth    = 32  // arrays and objects in each other, the outermost included
 	maxKeys     = 256 // of one object; keys are compared with each other
 	maxNumeral  = 400 // characters of a field's number; 1e308 in full has 309
 	maxProblems = 64  // listed of one text, see report
@@ -157,8 +160,8 @@ func (r *reader) object() { r.enter(container{object: true, keys: len(r.keys)}) 
 func (r *reader) array() { r.enter(container{}) }
 
 func (r *reader) enter(c container) {
-	if len(r.open) == maxDepth {
-		r.fail(fmt.Sprintf("at most %d arrays and objects in each other", maxDepth))
+	if len(r.open) == MaxDepth {
+		r.fail(fmt.Sprintf("at most %d arrays and objects in each other", MaxDepth))
 		return
 	}
 	r.pos++

@@ -174,7 +174,7 @@ type elsewhere struct {
 	tip *bus.Message
 }
 
-func (l *elsewhere) Append(context.Context, string, string, []byte) (bus.Ack, error) {
+func (l *elsewhere) Append(context.Context, string, string, []byte, ...bus.Guard) (bus.Ack, error) {
 	return l.ack, nil
 }
 

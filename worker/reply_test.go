@@ -106,7 +106,9 @@ type ledger struct {
 	seq uint64
 }
 
-func (l *ledger) Append(context.Context, string, string, []byte) (bus.Ack, error) {
+func (l *ledger) Limit() int { return bus.MaxMessage }
+
+func (l *ledger) Append(context.Context, string, string, []byte, ...bus.Guard) (bus.Ack, error) {
 	return bus.Ack{Seq: l.seq}, nil
 }
 

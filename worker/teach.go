@@ -19,6 +19,7 @@ import (
 type taught struct {
 	Stream    string `json:"stream"`
 	Seq       uint64 `json:"seq"`
+	Index     uint64 `json:"index,omitempty"` // the event's place in the message, where that holds several
 	Duplicate bool   `json:"duplicate,omitempty"`
 	Status    string `json:"status"`
 	Predicted int64  `json:"predicted"`
@@ -31,6 +32,7 @@ type taught struct {
 // taughtEvent is what the fold said of one event of a batch.
 type taughtEvent struct {
 	Seq       uint64          `json:"seq"`
+	Index     uint64          `json:"index,omitempty"`
 	Duplicate bool            `json:"duplicate,omitempty"`
 	Status    string          `json:"status"`
 	Learned   uint64          `json:"learned,omitempty"`
@@ -39,13 +41,18 @@ type taughtEvent struct {
 
 // lesson is one teach request until its answer.
 type lesson struct {
-	req    bus.Request
-	id     string
-	data   []byte
-	events []model.Event // own their memory
-	batch  bool
-	want   wants
-	told   *told
+	req      bus.Request
+	named    bool   // it came under a Nats-Msg-Id
+	id       string // of its message
+	data     []byte
+	events   []model.Event // own their memory
+	batch    bool
+	guards   []bus.Guard
+	want     wants
+	deadline time.Time
+
+	first int         // the index of its first event in the message, not 0 in a group alone
+	timer *time.Timer // ends its patience before the message is acknowledged; of a group's alone
 }
 
 // Limits of the lessons.
@@ -74,31 +81,29 @@ func (w *Worker) teach(req bus.Request) {
 		return
 	}
 	req.Keep()
-	go w.learn(&lesson{req: req, id: req.Header(headerID), data: req.Data(), want: want})
+	go w.learn(w.group, &lesson{
+		req: req, named: req.Header(headerID) != "", id: req.Header(headerID), data: req.Data(),
+		want: want, deadline: time.Now().Add(want.timeout),
+	})
 }
 
-// learn takes a lesson as far as its answer, or to the parking.
-func (w *Worker) learn(l *lesson) {
-	done := func() { w.lessons.remove(len(l.data)) }
+// learn takes a lesson as far as its answer, to the parking, or to a group.
+func (w *Worker) learn(g *group, l *lesson) {
 	taken, err := w.check(l)
 	switch {
 	case err != nil:
 		invalid(l.req, err)
 	case len(taken) > 0:
 		refuse(l.req, 409, idTaken, taken)
-	case l.id != "" && w.repeat(l):
+	case l.named && w.repeat(l):
+	case g.takes(l):
+		g.add(l)
+		return
 	default:
-		if l.id == "" {
-			l.id = bus.NewID() // so that a retry of ours learns nothing twice
-		}
-		l.told = w.replica.await(l.id)
-		w.publish(l, func() {
-			w.replica.forget(l.id, l.told)
-			done()
-		})
+		w.publish(g.ctx, newParcel(l))
 		return
 	}
-	done()
+	w.lessons.remove(len(l.data))
 }
 
 const idTaken = "the id is taken by an event with another payload; use a new id"
@@ -153,7 +158,7 @@ func (w *Worker) recall(l *lesson) []model.Outcome {
 	defer r.mu.Unlock()
 	outcomes := make([]model.Outcome, len(l.events))
 	for i := range l.events {
-		if answer, conflict, found := r.model.Repeat(l.id, i, &l.events[i]); found {
+		if answer, conflict, found := r.model.Repeat(l.id, l.first+i, &l.events[i]); found {
 			outcomes[i] = model.Outcome{Verdict: model.Duplicate, Answer: answer, Conflict: conflict}
 		}
 	}
@@ -164,40 +169,66 @@ func unknown(outcomes []model.Outcome) bool {
 	return slices.ContainsFunc(outcomes, func(o model.Outcome) bool { return o.Verdict == 0 })
 }
 
-// publish appends a lesson to the log and parks it until it is applied. done
-// is called once it is answered.
-func (w *Worker) publish(l *lesson, done func()) {
-	deadline := time.Now().Add(l.want.timeout)
-	ctx, cancel := context.WithDeadline(w.appending, deadline)
+// publish appends a parcel to the log, and parks its lessons until it is
+// applied.
+func (w *Worker) publish(ctx context.Context, p *parcel) {
+	p.told = w.replica.await(p.id)
+	within, cancel := context.WithDeadline(ctx, p.deadline())
 	defer cancel()
-	ack, err := w.cfg.Log.Append(ctx, w.cfg.Spec.Name+"."+model.SubjectLearn, l.id, l.data)
-	if err != nil {
-		defer done()
-		w.unstored(l, err)
+	ack, err := w.cfg.Log.Append(within, w.cfg.Spec.Name+"."+model.SubjectLearn, p.id, p.data, p.guards...)
+	var refused *bus.RefusedError
+	if len(p.lessons) > 1 && errors.As(err, &refused) {
+		w.replica.forget(p.id, p.told)
+		for _, l := range p.lessons {
+			go w.publish(ctx, newParcel(l))
+		}
 		return
 	}
+	p.look = sync.OnceValues(func() (look, error) { return w.look(ctx, ack.Seq) })
+	for _, l := range p.lessons {
+		if err != nil {
+			w.unstored(p, l, err)
+			w.done(p, l)
+			continue
+		}
+		w.await(p, l, ack)
+	}
+}
+
+// done ends a lesson that is answered.
+func (w *Worker) done(p *parcel, l *lesson) {
+	l.stop()
+	w.lessons.remove(len(l.data))
+	if p.left.Add(-1) == 0 {
+		w.replica.forget(p.id, p.told)
+	}
+}
+
+// await parks a lesson that is acknowledged until it is applied.
+func (w *Worker) await(p *parcel, l *lesson, ack bus.Ack) {
+	l.stop() // the parking ends its patience now
 	applied := func(err error) {
 		switch {
 		case err != nil:
 			w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored and will be learned, but %w", err))
-		case !w.finish(l, ack):
+		case !w.finish(p, l, ack):
 			go func() { // the log is to be read, and this is the fold
-				defer done()
-				w.lookUp(l, ack)
+				defer w.done(p, l)
+				w.lookUp(p, l, ack)
 			}()
 			return
 		}
-		done()
+		w.done(p, l)
 	}
-	if err := w.parking.park(max(ack.Seq, l.want.minSeq), 0, time.Until(deadline), applied); err != nil {
+	if err := w.parking.park(max(ack.Seq, l.want.minSeq), 0, time.Until(l.deadline), applied); err != nil {
 		applied(err)
 	}
 }
 
 // unstored answers a lesson that was not acknowledged.
-func (w *Worker) unstored(l *lesson, err error) {
+func (w *Worker) unstored(p *parcel, l *lesson, err error) {
 	var denied *bus.PermissionError
-	code, hint := 503, fmt.Sprintf("it may be stored all the same: ask again with the same Nats-Msg-Id (%s)", l.id)
+	code, hint := 503, "it may be stored all the same: "+p.again()
 	switch {
 	case errors.As(err, &denied):
 		hint = "this worker lacks a right"
@@ -213,12 +244,12 @@ func (w *Worker) unstored(l *lesson, err error) {
 // own message is there, its answer is what the fold said of it; if the id was
 // there before, it is what the ids remember. It returns false if that does
 // not tell what became of the lesson.
-func (w *Worker) finish(l *lesson, ack bus.Ack) bool {
+func (w *Worker) finish(p *parcel, l *lesson, ack bus.Ack) bool {
 	outcomes := w.recall(l)
-	if heard := l.told.of(ack.Seq); !ack.Duplicate && len(heard) == len(outcomes) {
+	if heard := p.told.of(ack.Seq); !ack.Duplicate && len(heard) == p.events {
 		for i := range outcomes {
 			if !outcomes[i].Conflict {
-				outcomes[i] = heard[i]
+				outcomes[i] = p.own(heard[l.first+i])
 			}
 		}
 	}
@@ -229,25 +260,36 @@ func (w *Worker) finish(l *lesson, ack bus.Ack) bool {
 	return true
 }
 
+// look is what the log holds where a lesson was acknowledged.
+type look struct {
+	data []byte // of the message there
+	same bool   // the log is the one that this replica has folded
+}
+
+func (w *Worker) look(ctx context.Context, seq uint64) (look, error) {
+	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
+	defer cancel()
+	msg, err := w.cfg.Log.Message(ctx, seq)
+	if err != nil {
+		return look{}, err
+	}
+	same, err := w.follows(ctx)
+	return look{msg.Data, same}, err
+}
+
 // lookUp answers a lesson that is acknowledged, and of which the fold
 // remembers nothing, or not all: its id may have been used by another
 // message, which the ids know under other keys; its first event may have been
 // rejected, or forgotten; or the log may be another than the one that this
 // replica has folded.
-func (w *Worker) lookUp(l *lesson, ack bus.Ack) {
-	ctx, cancel := context.WithTimeout(w.appending, defaultTimeout)
-	defer cancel()
-	first, err := w.cfg.Log.Message(ctx, ack.Seq)
-	same := false
-	if err == nil {
-		same, err = w.follows(ctx)
-	}
+func (w *Worker) lookUp(p *parcel, l *lesson, ack bus.Ack) {
+	there, err := p.look()
 	switch {
 	case err != nil:
-		w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored, and what became of it is not known yet: %w; ask again with the same Nats-Msg-Id (%s)", err, l.id))
-	case !same || !ack.Duplicate:
-		w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored in a log that this replica has not folded yet: ask again with the same Nats-Msg-Id (%s)", l.id))
-	case !bytes.Equal(first.Data, l.data) && w.remembers(l.id, first.Data):
+		w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored, and what became of it is not known yet: %w; %s", err, p.again()))
+	case !there.same || !ack.Duplicate:
+		w.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored in a log that this replica has not folded yet: %s", p.again()))
+	case !bytes.Equal(there.data, p.data) && w.remembers(p.id, there.data):
 		refuse(l.req, 409, idTaken, nil)
 	default:
 		w.answer(l, ack.Seq, w.recall(l))
@@ -293,10 +335,10 @@ func (t *told) of(seq uint64) []model.Outcome {
 // answer replies to a lesson with what the fold said of each event.
 func (w *Worker) answer(l *lesson, seq uint64, outcomes []model.Outcome) {
 	reply := taught{Stream: w.cfg.Stream, Seq: seq, Predicted: w.predicted.value()}
-	var refused []model.Problem
+	var detail []model.Problem
 	code, description := 0, ""
 	for _, o := range outcomes {
-		event := taughtEvent{Seq: o.Answer.Seq, Duplicate: o.Verdict == model.Duplicate}
+		event := taughtEvent{Seq: o.Answer.Seq, Index: o.Answer.Index, Duplicate: o.Verdict == model.Duplicate}
 		switch {
 		case o.Conflict:
 			code, description = 409, idTaken
@@ -306,7 +348,7 @@ func (w *Worker) answer(l *lesson, seq uint64, outcomes []model.Outcome) {
 				code, description = 422, fmt.Sprintf("rejected at sequence %d; nothing of it was learned, and a correction needs a new id", seq)
 			}
 			event.Seq, event.Status, event.Detail = seq, "rejected", o.Problems
-			refused = append(refused, o.Problems...)
+			detail = append(detail, o.Problems...)
 		case o.Verdict == 0:
 			if code == 0 {
 				code, description = 422, fmt.Sprintf("the first event with this id, at sequence %d, was rejected, or learned more than dedup.window ids ago; use a new id", seq)
@@ -319,7 +361,10 @@ func (w *Worker) answer(l *lesson, seq uint64, outcomes []model.Outcome) {
 		reply.Results = append(reply.Results, event)
 	}
 	if code != 0 {
-		w.refuseLesson(l, code, description, refused, reply.Results)
+		if code == 409 {
+			detail = append(w.conflicts(l), detail...)
+		}
+		w.refuseLesson(l, code, description, detail, reply.Results)
 		return
 	}
 	reply.Receipt = w.replica.receipt()
@@ -331,9 +376,17 @@ func (w *Worker) answer(l *lesson, seq uint64, outcomes []model.Outcome) {
 		reply.Duplicate = !slices.ContainsFunc(reply.Results, func(e taughtEvent) bool { return !e.Duplicate })
 	} else {
 		only := reply.Results[0]
-		reply.Seq, reply.Duplicate, reply.Status, reply.Results = only.Seq, only.Duplicate, only.Status, nil
+		reply.Seq, reply.Index, reply.Duplicate, reply.Status, reply.Results = only.Seq, only.Index, only.Duplicate, only.Status, nil
 	}
 	w.respond(l.req, reply)
+}
+
+// conflicts names the events of a lesson whose id is taken now.
+func (w *Worker) conflicts(l *lesson) []model.Problem {
+	r := w.replica
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.model.Conflicts(l.id, l.events, l.batch)
 }
 
 // refuseLesson answers a lesson that was not learned as a whole; a batch's

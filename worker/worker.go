@@ -21,7 +21,9 @@ import (
 type Log interface {
 	// Append stores a message and returns once it is acknowledged. It
 	// retries under the same id until ctx ends.
-	Append(ctx context.Context, subject, id string, data []byte) (bus.Ack, error)
+	Append(ctx context.Context, subject, id string, data []byte, guards ...bus.Guard) (bus.Ack, error)
+	// Limit is how many bytes a message may have.
+	Limit() int
 	// End returns the first and last sequence of the log.
 	End(ctx context.Context) (first, last uint64, err error)
 	// Message reads one message, or returns bus.ErrNoMessage.
@@ -97,13 +99,13 @@ type Worker struct {
 	parking   *parking
 	predicted *predicted
 	rejects   *rejections
-	decoders  sync.Pool       // of *model.Decoder
-	replies   sync.Pool       // of *[]byte
-	maxRow    int             // bytes of a request about a row
-	lessons   load            // the teaches that are not answered yet
-	appending context.Context // of the appends since the last join; set before any request comes
-	giveUp    func()          // ends it
-	labelKey  []byte          // how a prediction's reply begins
+	decoders  sync.Pool // of *model.Decoder
+	replies   sync.Pool // of *[]byte
+	maxRow    int       // bytes of a request about a row
+	lessons   load      // the teaches that are not answered yet
+	group     *group    // of the teaches since the last join; set before any request comes
+	giveUp    func()    // ends its appends
+	labelKey  []byte    // how a prediction's reply begins
 
 	onLog  atomic.Bool                    // the log has been seen to hold what was applied last
 	target atomic.Uint64                  // from there on the replica is caught up: the log's end at the start
@@ -474,7 +476,8 @@ func (w *Worker) join() error {
 	if w.door.closed || w.door.service != nil || w.State() != fleet.Replaying || w.quarantined.Load() {
 		return nil
 	}
-	w.appending, w.giveUp = context.WithCancel(context.Background())
+	appending, giveUp := context.WithCancel(context.Background())
+	w.group, w.giveUp = &group{worker: w, ctx: appending}, giveUp
 	service, err := w.cfg.Doors.Open(w.modelService())
 	if err != nil {
 		w.giveUp()

@@ -15,7 +15,7 @@ import (
 // alone.
 type Subject struct {
 	Log interface {
-		Append(ctx context.Context, subject, id string, data []byte) (bus.Ack, error)
+		Append(ctx context.Context, subject, id string, data []byte, guards ...bus.Guard) (bus.Ack, error)
 		End(ctx context.Context) (first, last uint64, err error)
 		Tail(ctx context.Context, from bus.Position, deliver func(*bus.Message) error) error
 	}

@@ -5,7 +5,9 @@ package bustest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
@@ -29,6 +31,7 @@ type Log struct {
 	changed  chan struct{}    // closed at each change; guarded by mu
 	faults   Faults           // guarded by mu
 	lives    int              // how often the server was stopped, and with it each consumer; guarded by mu
+	largest  int              // bytes of a message; guarded by mu
 	watch    Watch            // guarded by mu
 }
 
@@ -44,6 +47,8 @@ type Watch struct {
 	Stored   func(*bus.Message)       // a message was appended
 	BackAt   func(left []bus.Message) // the log was rolled back; what it holds, and what was purged before
 	MadeAnew func(g *bus.Message)     // another log is there, with its genesis
+	Unacked  func(id string)          // a message is stored, and its acknowledgement got lost
+	Refused  func(data []byte)        // a message was larger than the log takes
 }
 
 // Faults counts what went wrong on purpose.
@@ -55,7 +60,7 @@ type Faults struct {
 
 // NewLog makes a log that holds its genesis alone.
 func NewLog(model string, seed uint64, genesis []byte) *Log {
-	l := &Log{model: model, random: rand.New(rand.NewPCG(seed, 0)), first: 1, ids: map[string]place{}, changed: make(chan struct{})}
+	l := &Log{model: model, random: rand.New(rand.NewPCG(seed, 0)), first: 1, largest: bus.MaxMessage, ids: map[string]place{}, changed: make(chan struct{})}
 	l.store(model+".ctl.genesis", "genesis", genesis)
 	return l
 }
@@ -120,24 +125,52 @@ func (l *Log) wake() {
 	l.changed = make(chan struct{})
 }
 
+// Largest changes how many bytes a message may have. Nobody is told: Limit is
+// what it was, as after a change of the stream's settings.
+func (l *Log) Largest(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.largest = n
+}
+
+// Limit is as bus.Log's.
+func (l *Log) Limit() int { return bus.MaxMessage }
+
 // Append is as bus.Log's.
-func (l *Log) Append(ctx context.Context, subject, id string, data []byte) (bus.Ack, error) {
+func (l *Log) Append(ctx context.Context, subject, id string, data []byte, guards ...bus.Guard) (bus.Ack, error) {
 	if err := ctx.Err(); err != nil {
 		return bus.Ack{}, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if seq, known := l.known(id); known {
-		return bus.Ack{Seq: seq, Duplicate: true}, nil
-	}
-	seq := l.store(subject, id, data)
-	if l.random.IntN(8) == 0 {
+	ack, err := l.take(subject, id, data, guards)
+	if err == nil && !ack.Duplicate && l.random.IntN(8) == 0 {
 		// The acknowledgement is lost. The retry finds the id, and knows
 		// that it is its own.
 		l.faults.LostAcks++
-		seq = l.ids[id].seq
+		ack.Seq = l.ids[id].seq
 	}
-	return bus.Ack{Seq: seq}, nil
+	return ack, err
+}
+
+// take is one attempt to append; the caller holds mu.
+func (l *Log) take(subject, id string, data []byte, guards []bus.Guard) (bus.Ack, error) {
+	if len(data) > l.largest {
+		if l.watch.Refused != nil {
+			l.watch.Refused(data)
+		}
+		return bus.Ack{}, &bus.RefusedError{Code: 400, ErrCode: 10054, Description: "message size exceeds maximum allowed", Err: bus.ErrTooLarge}
+	}
+	if seq, known := l.known(id); known {
+		return bus.Ack{Seq: seq, Duplicate: true}, nil
+	}
+	for _, g := range guards {
+		if g.Header == "Nats-Expected-Last-Sequence" && g.Value != strconv.FormatUint(l.end(), 10) {
+			description := fmt.Sprintf("wrong last sequence: %d", l.end())
+			return bus.Ack{}, &bus.RefusedError{Code: 400, ErrCode: 10071, Description: description, Err: errors.New(description)}
+		}
+	}
+	return bus.Ack{Seq: l.store(subject, id, data)}, nil
 }
 
 // End is as bus.Log's.
@@ -329,16 +362,28 @@ func (c *Client) settings() (pace func() time.Duration, stale uint64) {
 	return c.pace, c.stale
 }
 
-// Append is as bus.Log's: it retries under the same id until ctx ends.
-func (c *Client) Append(ctx context.Context, subject, id string, data []byte) (ack bus.Ack, err error) {
+// Limit is as bus.Log's.
+func (c *Client) Limit() int { return c.log.Limit() }
+
+// Append is as bus.Log's: it retries under the same id until ctx ends, or
+// once with guards.
+func (c *Client) Append(ctx context.Context, subject, id string, data []byte, guards ...bus.Guard) (ack bus.Ack, err error) {
 	for attempt := 1; ; attempt++ {
-		err := c.way.call(ctx, attemptTimeout, func() error { ack = c.attempt(subject, id, data); return nil })
+		ack = bus.Ack{}
+		err := c.way.call(ctx, attemptTimeout, func() (err error) { ack, err = c.attempt(subject, id, data, guards); return err })
 		if err == nil {
 			ack.Duplicate = ack.Duplicate && attempt == 1
 			return ack, nil
 		}
-		if errors.Is(err, ErrDead) {
+		var refused *bus.RefusedError
+		if errors.As(err, &refused) && attempt > 1 {
+			err = refused.Err // the first may be stored
+		}
+		if refused != nil || errors.Is(err, ErrDead) || len(guards) > 0 {
 			return bus.Ack{}, err
+		}
+		if ack.Seq > 0 {
+			c.log.unacked(id)
 		}
 		if !Sleep(ctx, retryWait) {
 			return bus.Ack{}, ctx.Err()
@@ -346,14 +391,19 @@ func (c *Client) Append(ctx context.Context, subject, id string, data []byte) (a
 	}
 }
 
-func (c *Client) attempt(subject, id string, data []byte) bus.Ack {
-	l := c.log
+func (c *Client) attempt(subject, id string, data []byte, guards []bus.Guard) (bus.Ack, error) {
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	return c.log.take(subject, id, data, guards)
+}
+
+// unacked tells that the acknowledgement of a stored message got lost.
+func (l *Log) unacked(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if seq, known := l.known(id); known {
-		return bus.Ack{Seq: seq, Duplicate: true}
+	if l.watch.Unacked != nil {
+		l.watch.Unacked(id)
 	}
-	return bus.Ack{Seq: l.store(subject, id, data)}
 }
 
 // End is as bus.Log's.

@@ -30,10 +30,13 @@ func figures() []figure {
 	return []figure{
 		{name: "predict", what: "predictions/s, 256 in flight ÷ a micro echo of the same size", goal: 0.80, measure: predictions(flood, "echo")},
 		{name: "predict-bare", what: "predictions/s, 256 in flight ÷ a bare echo of the same size", measure: predictions(flood, "bare")},
-		{name: "predict-sync", what: "predictions/s, 64 synchronous clients ÷ a micro echo of the same size", goal: 0.95, measure: predictions(synchronous, "echo")},
+		{name: "predict-sync", what: "predictions/s, 64 synchronous clients ÷ a micro echo of the same size", goal: 0.95, measure: predictions(synchronous(64, nil), "echo")},
 		{name: "replay", what: "replay of single events ÷ a raw reader with the same settings", goal: 0.90, rounds: 5, measure: replays(1)},
 		{name: "replay-batches", what: "replay of batches of 100, events/s ÷ a raw reader of single messages", goal: 2, rounds: 5, measure: replays(100)},
 		{name: "learn", what: "bulk learn, sync always, events/s ÷ acknowledged single publishes, many in flight", goal: 20, measure: bulkLearn},
+		{name: "teach-1", what: "teaches/s of 1 client, sync always ÷ those under a Nats-Msg-Id, which are stored one by one", goal: 0.95, measure: teaches(1)},
+		{name: "teach-64", what: "teaches/s of 64 clients, sync always ÷ acknowledged single publishes by 64", goal: 4, measure: teaches(64)},
+		{name: "teach-256", what: "teaches/s of 256 clients, sync always ÷ acknowledged single publishes by 256", goal: 8, measure: teaches(256)},
 		{name: "applied", what: "publish to applied on all of 16 replicas, p50 ÷ 16 raw ordered consumers", atMost: true, goal: 1.3, measure: applied},
 		{name: "ack-while-catching-up", what: "a live publish's ack p99 while four workers catch up ÷ while four raw ordered consumers do", atMost: true, goal: 1.5, rounds: 3, measure: catchUp},
 		{name: "predict-while-folding", what: "predict p99 while 50,000 events/s are folded ÷ idle", atMost: true, goal: 3, measure: predictWhileFolding},
@@ -192,36 +195,100 @@ func flood(ctx context.Context, url, subject string, body []byte, slice time.Dur
 	return rate, nil
 }
 
-// synchronous asks from 64 clients, each waiting for its answer.
-func synchronous(ctx context.Context, url, subject string, body []byte, slice time.Duration, check func([]byte) error) (float64, error) {
-	nc, err := nats.Connect(url)
-	if err != nil {
-		return 0, err
+// synchronous asks from a number of clients, each waiting for its answer. With
+// ids, each request has one.
+func synchronous(clients int, id func() string) load {
+	return func(ctx context.Context, url, subject string, body []byte, slice time.Duration, check func([]byte) error) (float64, error) {
+		nc, err := nats.Connect(url)
+		if err != nil {
+			return 0, err
+		}
+		defer nc.Close()
+		var answered atomic.Int64
+		failed := make(chan error, clients)
+		began := time.Now()
+		for range clients {
+			go func() {
+				for time.Since(began) < slice && ctx.Err() == nil {
+					msg := &nats.Msg{Subject: subject, Data: body}
+					if id != nil {
+						msg.Header = nats.Header{nats.MsgIdHdr: {id()}}
+					}
+					answer, err := nc.RequestMsg(msg, 5*time.Second)
+					if err == nil {
+						err = check(answer.Data)
+					}
+					if err != nil {
+						failed <- err
+						return
+					}
+					answered.Add(1)
+				}
+				failed <- ctx.Err()
+			}()
+		}
+		for range clients {
+			err = errors.Join(err, <-failed)
+		}
+		return float64(answered.Load()) / time.Since(began).Seconds(), err
 	}
-	defer nc.Close()
-	var answered atomic.Int64
-	failed := make(chan error, 64)
-	began := time.Now()
-	for range 64 {
-		go func() {
-			for time.Since(began) < slice && ctx.Err() == nil {
-				answer, err := nc.Request(subject, body, 5*time.Second)
-				if err == nil {
-					err = check(answer.Data)
-				}
-				if err != nil {
-					failed <- err
-					return
-				}
-				answered.Add(1)
+}
+
+// teaches compares teaches, which share messages, with single publishes to a
+// stream like the log, which nobody reads; those of one client, which share
+// nothing, with teaches that must be stored alone. All are answered once they
+// are synced.
+func teaches(clients int) func(*bench, int) (float64, float64, error) {
+	var url string
+	var event []byte
+	return func(b *bench, round int) (float64, float64, error) {
+		if round == 0 {
+			rows, err := penguinRows()
+			if err != nil {
+				return 0, 0, err
 			}
-			failed <- ctx.Err()
-		}()
+			event = rows[0]
+			if url, err = b.teachable(); err != nil {
+				return 0, 0, err
+			}
+		}
+		rate := func(subject, stream string, id func() string) func() (float64, error) {
+			return func() (float64, error) {
+				return synchronous(clients, id)(b.ctx, url, subject, event, b.slice, func(answer []byte) error {
+					if !bytes.HasPrefix(answer, fmt.Appendf(nil, `{"stream":%q`, stream)) {
+						return fmt.Errorf("%s answered %s", subject, answer)
+					}
+					return nil
+				})
+			}
+		}
+		floor := rate("raw.learn", "RAW", nil)
+		if clients == 1 {
+			floor = rate("penguins.teach", "PENGUINS", bus.NewID)
+		}
+		return turns(round, rate("penguins.teach", "PENGUINS", nil), floor)
 	}
-	for range 64 {
-		err = errors.Join(err, <-failed)
+}
+
+// teachable starts a server that syncs each message, a worker on it, and
+// beside its log a stream that nobody reads.
+func (b *bench) teachable() (url string, err error) {
+	if url, err = b.server(false); err != nil {
+		return "", err
 	}
-	return float64(answered.Load()) / time.Since(began).Seconds(), err
+	if err := b.workers(url, 1, model.DefaultSpec()); err != nil {
+		return "", err
+	}
+	nc, err := b.connect(url)
+	if err != nil {
+		return "", err
+	}
+	js, err := jetstream.New(nc.Conn)
+	if err != nil {
+		return "", err
+	}
+	_, err = js.CreateStream(b.ctx, jetstream.StreamConfig{Name: "RAW", Subjects: []string{"raw.learn"}, AllowDirect: true})
+	return url, err
 }
 
 // fill appends events to a log in messages of a size, and returns the log.

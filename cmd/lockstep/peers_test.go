@@ -80,7 +80,7 @@ func (p *peers) figures() []figure {
 	return []figure{
 		{name: "memory", what: "an idle worker's memory, MiB ÷ a FastAPI worker's", atMost: true, goal: 0.3, rounds: 1, measure: p.memory},
 		{name: "nats", what: "predictions/s, 64 clients, over NATS ÷ the FastAPI app with 4 workers", goal: 15, measure: p.predictions(func(slice time.Duration) (float64, error) {
-			return synchronous(p.t.Context(), p.url, "penguins.predict", []byte(benchRow), slice, gentoo)
+			return synchronous(64, nil)(p.t.Context(), p.url, "penguins.predict", []byte(benchRow), slice, gentoo)
 		})},
 		{name: "http", what: "predictions/s, 64 connections, over HTTP ÷ the FastAPI app with 4 workers", goal: 8, measure: p.predictions(func(slice time.Duration) (float64, error) {
 			return connections(p.door, slice)
