@@ -203,10 +203,10 @@ func (m *multinomialNB) explain(f *frame, classes int, add func(string, float64,
 	}
 	for i, e := range m.encoders {
 		for _, place := range f.dummies[e.out].known {
-			each(e.keys.texts[place], 1, func(c *multinomialClass) float64 { return c.dummyLog(i, int(place), m.alpha) })
+			each(e.feature(e.keys[place].text, e.keys[place].column), 1, func(c *multinomialClass) float64 { return c.dummyLog(i, int(place), m.alpha) })
 		}
-		for _, key := range f.dummies[e.out].fresh {
-			each(string(key), 1, func(c *multinomialClass) float64 { return c.freshLog(m.alpha) })
+		for _, d := range f.dummies[e.out].fresh {
+			each(e.feature(string(d.key), d.column), 1, func(c *multinomialClass) float64 { return c.freshLog(m.alpha) })
 		}
 	}
 }

@@ -39,7 +39,7 @@ type column struct {
 	min, max float64        // numbers
 	vocab    *vocab         // categories
 	encoder  *oneHotEncoder // dummies
-	order    int            // inputs only: the place in the spec
+	order    int            // dummies: the place among the encoder's columns
 }
 
 type columnKind uint8
@@ -74,12 +74,16 @@ func compile(s *Spec, vocabs []vocab, trusted bool) (*program, error) {
 	if s.Label.MaxValues > maxLabels {
 		c.problems = append(c.problems, fmt.Sprintf("label %s: max_values is %d, the most is %d", s.Label.Name, s.Label.MaxValues, maxLabels))
 	}
+	c.problems = append(c.problems, s.collisions()...)
 	columns := c.inputs(s, vocabs)
 	last := len(s.Pipeline) - 1
 	for i := range s.Pipeline[:last] {
 		columns = c.step(&s.Pipeline[i], columns)
 	}
 	c.classify(&s.Pipeline[last], columns)
+	for i := range c.problems {
+		c.problems[i] = printable(c.problems[i])
+	}
 	if len(c.problems) > 0 {
 		return nil, fmt.Errorf("spec %s does not compile:\n  %s", s.Name, strings.Join(c.problems, "\n  "))
 	}
@@ -90,7 +94,7 @@ func (c *compiler) inputs(s *Spec, vocabs []vocab) []column {
 	var columns []column
 	for i := range s.Inputs {
 		f := &s.Inputs[i]
-		col := column{name: f.Name, nullable: f.Nullable, min: f.Min, max: f.Max, order: i}
+		col := column{name: f.Name, nullable: f.Nullable, min: f.Min, max: f.Max}
 		if f.Type == Category {
 			col.kind, col.vocab, col.slot = categoryColumn, &vocabs[i], c.newCategory()
 		} else {
@@ -169,20 +173,30 @@ func (c *compiler) branches(s *Step, in []column) [][]column {
 	return out
 }
 
-// distinct refuses two columns of one name, and dummies whose key could be
-// another column's name for some value: River would quietly let one win.
+// distinct refuses two columns of one name: River would quietly let one win.
 func (c *compiler) distinct(s *Step, columns []column) {
 	for i, a := range columns {
-		for _, b := range columns[i+1:] {
-			if a.name == b.name || meets(a, b) || meets(b, a) {
-				c.fail(s, "branches give the columns %q and %q, which can be the same feature; rename one", a.name, b.name)
-			}
+		if slices.ContainsFunc(columns[i+1:], func(b column) bool { return a.name == b.name }) {
+			c.fail(s, "branches give the column %q twice; rename one", a.name)
 		}
 	}
 }
 
+// meets reports whether a dummy of one column, for some value, has the text
+// that another column's feature can have: River would take the two for one.
 func meets(a, b column) bool {
-	return a.kind == dummyColumns && strings.HasPrefix(b.name, a.name+"_")
+	dummyOf := func(a, b column) bool { return a.kind == dummyColumns && strings.HasPrefix(b.name, a.name+"_") }
+	return dummyOf(a, b) || dummyOf(b, a)
+}
+
+// quote has the dummies that another feature can have the text of named by
+// column and value.
+func quote(columns []column) {
+	for i, a := range columns {
+		if a.kind == dummyColumns && slices.ContainsFunc(columns, func(b column) bool { return meets(a, b) }) {
+			columns[i].encoder.columns[a.order].quoted = true
+		}
+	}
 }
 
 func (c *compiler) imputer(s *Step, in []column) []column {
@@ -212,15 +226,16 @@ func (c *compiler) imputer(s *Step, in []column) []column {
 }
 
 func (c *compiler) oneHot(s *Step, in []column) []column {
-	t := &oneHotEncoder{out: c.newDummies(), dropFirst: s.DropFirst, keys: newVocab(), min: unknown}
+	t := &oneHotEncoder{out: c.newDummies(), dropFirst: s.DropFirst, min: unknown}
 	var out []column
 	for _, col := range in {
 		if col.kind != categoryColumn {
 			c.fail(s, "column %q is %s, and only categories are encoded; put a Select before", col.name, col.kind)
 			continue
 		}
-		t.columns = append(t.columns, oneHotColumn{in: col.slot, vocab: col.vocab, prefix: col.name + "_", none: unknown})
-		out = append(out, column{kind: dummyColumns, name: col.name, encoder: t})
+		out = append(out, column{kind: dummyColumns, name: col.name, encoder: t, order: len(t.columns)})
+		t.columns = append(t.columns, oneHotColumn{in: col.slot, vocab: col.vocab, name: col.name, prefix: col.name + "_", none: unknown})
+		t.ambiguous = t.ambiguous || slices.ContainsFunc(out, func(other column) bool { return meets(other, out[len(out)-1]) })
 	}
 	c.steps = append(c.steps, t)
 	c.distinct(s, out)
@@ -266,6 +281,7 @@ func (c *compiler) classify(s *Step, in []column) {
 	if len(in) == 0 {
 		c.fail(s, "gets no column")
 	}
+	quote(in)
 	switch s.Class {
 	case "MultinomialNB":
 		if s.Alpha < 1e-9 || s.Alpha > 1e9 {

@@ -46,14 +46,14 @@ func (t *modeImputer) counts(out map[string]any) {
 }
 
 func (t *oneHotEncoder) counts(out map[string]any) {
-	for _, col := range t.columns {
+	for i, col := range t.columns {
 		keys := []string{}
-		for _, key := range t.keys.texts {
-			if len(key) >= len(col.prefix) && key[:len(col.prefix)] == col.prefix {
-				keys = append(keys, key)
+		for _, k := range t.keys {
+			if int(k.column) == i {
+				keys = append(keys, k.text)
 			}
 		}
-		within(out, "onehot")[col.prefix[:len(col.prefix)-1]] = keys
+		within(out, "onehot")[col.name] = keys
 	}
 }
 
@@ -73,7 +73,7 @@ func (m *multinomialNB) counts(out map[string]any, labels []string) {
 		for i, e := range m.encoders {
 			for place, since := range e.since {
 				if since > 0 && c.last >= since {
-					within(features, e.keys.texts[place])[labels[class]] = c.dummyCount(i, place)
+					within(features, e.feature(e.keys[place].text, e.keys[place].column))[labels[class]] = c.dummyCount(i, place)
 				}
 			}
 		}

@@ -148,7 +148,7 @@ func restore(s *Spec, state []byte) (*Model, error) {
 	case c.err != nil || !strings.HasPrefix(encoding, "lockstep-state-"):
 		return nil, errState
 	case encoding != Encoding:
-		return nil, fmt.Errorf("state has the encoding %s, this program reads %s", encoding, Encoding)
+		return nil, fmt.Errorf("state has the encoding %q, this program reads %s", encoding, Encoding)
 	case contract != m.contract:
 		return nil, fmt.Errorf("state is of the contract %x, the spec's is %x", contract[:8], m.contract[:8])
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -14,6 +15,13 @@ type Genesis struct {
 	Contract    string `json:"contract"`    // hex of Spec.Contract
 	Spec        string `json:"spec"`        // the spec's YAML, for people and for offline replay
 }
+
+// Both stand in receipts, and so in replies, headers and terminals: neither
+// has a dot, a space, a quote or a control character.
+var (
+	incarnation = regexp.MustCompile(`^[!#-\-/-\[\]-~]{1,64}$`)
+	contract    = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
 
 // NewGenesis makes the first message of a log for a spec. The incarnation is
 // a random text of the caller's.
@@ -32,10 +40,20 @@ func ParseGenesis(data []byte) (*Genesis, error) {
 	if err := json.Unmarshal(data, &g); err != nil {
 		return nil, fmt.Errorf("genesis: %w", err)
 	}
-	if g.Incarnation == "" || len(g.Incarnation) > 64 || strings.ContainsAny(g.Incarnation, ". ") || len(g.Contract) != 64 {
-		return nil, fmt.Errorf("genesis: incarnation or contract is missing")
+	if !incarnation.MatchString(g.Incarnation) || !contract.MatchString(g.Contract) {
+		return nil, fmt.Errorf("genesis: incarnation or contract is missing, or not well-formed")
 	}
 	return &g, nil
+}
+
+// ParseSpec reads the spec that the log was made with.
+func (g *Genesis) ParseSpec() (*Spec, error) {
+	s, err := ParseSpec([]byte(g.Spec))
+	if err != nil {
+		return nil, fmt.Errorf("the log's spec: %w", err)
+	}
+	s.Logged = true
+	return s, nil
 }
 
 // Receipt names the state that an answer came from: replaying that log under

@@ -55,8 +55,8 @@ type Outcome struct {
 	Answer Answer
 	// Conflict: the event repeats an id with another payload.
 	Conflict bool
-	// Proba is what was predicted before learning, by class; valid for the
-	// last outcome of a message only, and until the next call.
+	// Proba is what was predicted before learning, by class, as in Labels. It
+	// is this outcome's own part of the Result, and as long valid.
 	Proba []float64
 	// Problems say why an event was rejected.
 	Problems []Problem
@@ -68,6 +68,16 @@ type Result struct {
 	Seq      uint64
 	Batch    bool      // the message held an array
 	Outcomes []Outcome // one per event; none for a control event that was accepted
+
+	proba []float64 // all outcomes' probabilities, one after the other
+}
+
+// keep copies an outcome's probabilities to where no later one can change
+// them. If the room has to grow, the outcomes before keep what they have.
+func (r *Result) keep(proba []float64) []float64 {
+	from := len(r.proba)
+	r.proba = append(r.proba, proba...)
+	return r.proba[from:len(r.proba):len(r.proba)]
 }
 
 // Prediction is what the model says of a row.
@@ -148,7 +158,7 @@ func (m *Model) ApplyEntry(e *Entry) *Result {
 	m.seq, m.tip = e.Seq, e.tip
 	m.logChain = sha256.Sum256(append(append(m.said[:0], m.logChain[:]...), m.tip[:]...))
 	m.said = append(m.said[:0], m.stateChain[:]...)
-	m.result = Result{Seq: e.Seq, Batch: e.batch, Outcomes: m.result.Outcomes[:0]}
+	m.result = Result{Seq: e.Seq, Batch: e.batch, Outcomes: m.result.Outcomes[:0], proba: m.result.proba[:0]}
 	if e.Subject == SubjectLearn {
 		// What is said of two events can be the same, and their states not.
 		m.said = append(m.said, e.content[:]...)
@@ -219,7 +229,7 @@ func (m *Model) learn(seq uint64, index int, e *Event, name *eventName) {
 	if name.named {
 		m.ids.remember(idEntry{key: name.key, payload: name.payload, seq: seq, index: uint64(index), learned: m.learned, label: class, predicted: int32(p.class)})
 	}
-	m.say(Outcome{Verdict: Learned, Answer: answer, Proba: p.Proba})
+	m.say(Outcome{Verdict: Learned, Answer: answer, Proba: m.result.keep(p.Proba)})
 	for _, v := range p.Proba {
 		m.said = binary.LittleEndian.AppendUint64(m.said, math.Float64bits(v))
 	}

@@ -70,6 +70,9 @@ type Spec struct {
 	DedupWindow int // ids remembered
 	Pipeline    []Step
 	YAML        []byte // the source it was parsed from; no part of the contract
+	// Logged: a log was made with it, so it folds even where a later rule
+	// refuses its names for a new log. No part of the contract.
+	Logged bool
 }
 
 //go:embed penguins.yaml penguins-gaussian.yaml
@@ -147,12 +150,12 @@ func ParseSpec(data []byte) (*Spec, error) {
 	if err := decoder.Decode(&doc); errors.Is(err, io.EOF) {
 		return nil, errors.New("the spec is empty")
 	} else if err != nil {
-		return nil, fmt.Errorf("the spec is not YAML: %w", err)
+		return nil, fmt.Errorf("the spec is not YAML: %s", printable(err.Error()))
 	}
 	if err := decoder.Decode(&second); err == nil {
 		return nil, fmt.Errorf("line %d: the spec holds more than one YAML document", second.Line)
 	} else if !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("the spec is not YAML: %w", err)
+		return nil, fmt.Errorf("the spec is not YAML: %s", printable(err.Error()))
 	}
 	p := &specParser{}
 	if !p.plain(doc.Content[0], 1) {
@@ -195,7 +198,7 @@ func (p *specParser) err() error {
 			fmt.Fprintf(&b, "\n  and %d more", len(p.problems)-i)
 			break
 		}
-		fmt.Fprintf(&b, "\n  line %d: %s", problem.line, problem.msg)
+		fmt.Fprintf(&b, "\n  line %d: %s", problem.line, printable(problem.msg))
 	}
 	return errors.New(b.String())
 }
@@ -423,9 +426,6 @@ func (p *specParser) label(n *yaml.Node) Field {
 	}
 	if v := p.need(m, "name"); v != nil {
 		f.Name = p.fieldName(v, "label: name")
-		if f.Name == "attributes" || f.Name == "id" {
-			p.fail(v, "label: the name %s has another meaning in a learn event", f.Name)
-		}
 	}
 	if v := p.need(m, "type"); v != nil {
 		p.choice(v, "label: type", []string{"category"})

@@ -218,8 +218,6 @@ func TestBadSpecs(t *testing.T) {
 		{"  y: {type: number}", manyFields(maxInputs), "line 5: input declares 258 fields, and must declare 1 to 256"},
 
 		{"{name: l, ", "{", "line 8: label: name is missing"},
-		{"{name: l, ", "{name: id, ", "line 8: label: the name id has another meaning in a learn event"},
-		{"{name: l, ", "{name: attributes, ", "line 8: label: the name attributes has another meaning in a learn event"},
 		{"{name: l, ", "{name: l, nullable: true, ", `line 8: label: "nullable" is not known here; known: name, type, max_values, max_bytes`},
 		{"{name: l, type: category", "{name: l, type: number", `line 8: label: type: "number" is not known; known: category`},
 

@@ -22,8 +22,14 @@ type category struct {
 // dummies are the non-zero columns of one OneHotEncoder: all others are zero
 // or dropped, and a zero adds nothing to any sum.
 type dummies struct {
-	known []int32  // places in the encoder's keys, ascending: learning order
-	fresh [][]byte // keys never learned, in column order; they are one
+	known []int32      // places in the encoder's keys, ascending: learning order
+	fresh []freshDummy // keys never learned, in column order; they are one
+}
+
+// freshDummy is a key that was never learned.
+type freshDummy struct {
+	key    []byte
+	column int32 // of the encoder's
 }
 
 // transformer is a step that is not the classifier. Like River's pipeline,

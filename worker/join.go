@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -54,6 +55,10 @@ func Serve(ctx context.Context, config JoinConfig) error {
 }
 
 func join(ctx context.Context, config JoinConfig, conn *bus.Conn) (*Worker, error) {
+	var err error
+	if config.Spec, err = fitSpec(ctx, conn, config.Spec); err != nil {
+		return nil, err
+	}
 	name := config.Spec.Name
 	stream := bus.StreamName(name)
 	log, err := bus.OpenLog(ctx, conn, bus.LogConfig{Model: name, Replicas: config.Replicas, Genesis: func() []byte {
@@ -89,4 +94,29 @@ func join(ctx context.Context, config JoinConfig, conn *bus.Conn) (*Worker, erro
 		Log: log, Doors: bus.Doors{Conn: conn},
 		Predicted: predicted, Verdicts: verdicts, Logger: config.Logger, OnState: config.OnState, Tamper: config.Tamper,
 	})
+}
+
+// fitSpec is a spec that compiles: for a new log by all rules, and for a log
+// that was made with it by those that were in force then.
+func fitSpec(ctx context.Context, conn *bus.Conn, spec *model.Spec) (*model.Spec, error) {
+	_, unfit := model.New(spec)
+	if unfit == nil {
+		return spec, nil
+	}
+	log, err := bus.BindLog(ctx, conn, bus.LogConfig{Model: spec.Name})
+	if errors.Is(err, bus.ErrNoLog) {
+		return nil, unfit
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, end, err := log.End(ctx); err != nil || end == 0 { // whoever appends its genesis begins it
+		return nil, cmp.Or(err, unfit)
+	}
+	logged := *spec
+	logged.Logged = true // if it has another, the worker finds that and refuses
+	if _, err := model.New(&logged); err != nil {
+		return nil, err
+	}
+	return &logged, nil
 }

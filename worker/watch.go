@@ -109,7 +109,7 @@ func (h *watch) keep(result *model.Result) {
 		if result.Batch {
 			s.Index = i
 		}
-		if i == len(result.Outcomes)-1 && s.Known && o.Verdict == model.Learned {
+		if s.Known && o.Verdict == model.Learned {
 			s.Proba = slices.Max(o.Proba)
 		}
 		switch {

@@ -525,3 +525,30 @@ func FuzzHeaders(f *testing.F) {
 		}
 	})
 }
+
+// TestALogKeepsItsSpecsNames: a spec whose label has the name of a reply's key
+// begins no log, and a log that was made with it before is served.
+func TestALogKeepsItsSpecsNames(t *testing.T) {
+	f := newFleet(t)
+	s := model.DefaultSpec()
+	s.Label.Name = "predicted"
+	refused := f.launch("a", s, nil, nil)
+	select {
+	case err := <-refused.err:
+		if err == nil || !strings.Contains(err.Error(), "label predicted") {
+			t.Errorf("got %v, want the label refused", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("a worker with no log started")
+	}
+	log, err := bus.OpenLog(t.Context(), f.nc, bus.LogConfig{Model: "penguins", Genesis: func() []byte { return model.NewGenesis(s, bus.NewID()) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := strings.Replace(gentoo, `"species"`, `"predicted"`, 1)
+	if _, err := log.Append(t.Context(), "penguins.learn", "", []byte(event)); err != nil {
+		t.Fatal(err)
+	}
+	f.start("b", s)
+	f.settled(1, func(s Status) bool { return s.Learned == 1 })
+}

@@ -92,8 +92,21 @@ func explained(answer *bus.RemoteError) error {
 	return errors.New(text)
 }
 
-// loadSpec reads a spec by the name of one that Lockstep ships, or a file.
+// loadSpec reads a spec by the name of one that Lockstep ships, or a file. It
+// must be fit to begin a log with.
 func loadSpec(name string) (*model.Spec, error) {
+	s, err := loadAnySpec(name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := model.New(s); err != nil {
+		return nil, usage("%s: %w", name, err)
+	}
+	return s, nil
+}
+
+// loadAnySpec also takes a spec that only a log that has it already may have.
+func loadAnySpec(name string) (*model.Spec, error) {
 	if shipped, ok := model.ShippedSpec(name); ok {
 		return shipped, nil
 	}
@@ -105,7 +118,9 @@ func loadSpec(name string) (*model.Spec, error) {
 	if err != nil {
 		return nil, usage("%s: %w", name, err)
 	}
-	if _, err := model.New(s); err != nil {
+	logged := *s
+	logged.Logged = true
+	if _, err := model.New(&logged); err != nil {
 		return nil, usage("%s: %w", name, err)
 	}
 	return s, nil

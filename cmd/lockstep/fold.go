@@ -113,9 +113,5 @@ func genesisSpec(genesis []byte) (*model.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := model.ParseSpec([]byte(g.Spec))
-	if err != nil {
-		return nil, fmt.Errorf("the log's spec: %w", err)
-	}
-	return s, nil
+	return g.ParseSpec()
 }

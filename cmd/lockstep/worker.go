@@ -39,7 +39,7 @@ what it has accepted, and leaves.`,
   lockstep worker --http 0.0.0.0:8443 --http-token @token --http-tlscert cert.pem --http-tlskey key.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := loadSpec(spec)
+			s, err := loadAnySpec(spec) // worker.Serve asks the log for the rest
 			if err != nil {
 				return err
 			}

@@ -67,7 +67,7 @@ func (e *examination) readGenesis(data []byte, own *model.Spec) {
 	}
 	g, err := model.ParseGenesis(data)
 	if err == nil {
-		e.spec, err = model.ParseSpec([]byte(g.Spec))
+		e.spec, err = g.ParseSpec()
 	}
 	if err != nil {
 		e.Add(bus.Fail, "contract", "the log is of another program or another version: use that", "the log's genesis cannot be read: %v", err)
