@@ -71,8 +71,8 @@ type Conn struct {
 	api    string               // begins the subjects of JetStream's API: "$JS.API.", or the context's own
 
 	mu      sync.Mutex
-	waiting map[*call]bool              // calls under way; guarded by mu
-	slow    map[*nats.Subscription]bool // have lost messages; guarded by mu
+	waiting map[*call]bool             // calls under way; guarded by mu
+	slow    map[*nats.Subscription]int // how many messages each has lost, as last known; guarded by mu
 	backlog *backlog
 	deaf    atomic.Pointer[PermissionError] // no answer can come: the inboxes are denied
 	first   *Conn                           // whose dropped messages are counted with its own: this one, or what it is like
@@ -115,7 +115,7 @@ func (c *Conn) another(purpose string) (*Conn, error) {
 
 // dial connects, and tells where.
 func dial(config ConnectConfig) (c *Conn, server string, err error) {
-	c = &Conn{config: config, waiting: map[*call]bool{}, slow: map[*nats.Subscription]bool{}}
+	c = &Conn{config: config, waiting: map[*call]bool{}, slow: map[*nats.Subscription]int{}}
 	c.first = c
 	saved, err := config.context()
 	if err != nil {
@@ -271,22 +271,25 @@ func denial(err error) *PermissionError {
 }
 
 // dropped is how many messages came faster than they were taken, and were
-// lost.
+// lost. It never falls: what a subscription lost is counted after its end too.
 func (c *Conn) dropped() (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for sub := range c.slow { // order: a sum
-		if dropped, err := sub.Dropped(); err == nil {
-			n += dropped
+	for sub, lost := range c.slow { // order: a sum
+		if now, err := sub.Dropped(); err == nil { // an error: it has ended
+			lost = now
+			c.slow[sub] = lost
 		}
+		n += lost
 	}
 	return n
 }
 
 func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrSlowConsumer) {
+		lost, _ := sub.Dropped() // 1 or more, unless it has ended
 		c.first.mu.Lock()
-		c.first.slow[sub] = true
+		c.first.slow[sub] = max(lost, c.first.slow[sub])
 		c.first.mu.Unlock()
 		err = fmt.Errorf("messages on %s came faster than they were taken, and some were dropped: %w", sub.Subject, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"lockstep/bus/broker"
 )
 
@@ -48,5 +50,45 @@ func TestOverloadIsRefused(t *testing.T) {
 	}
 	if err := s.Stop(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDroppedNeverFalls: what a service lost stays counted after it has ended.
+func TestDroppedNeverFalls(t *testing.T) {
+	server, err := broker.Start(t.Context(), broker.Config{StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Shutdown()
+	conn, err := Connect(t.Context(), ConnectConfig{Server: server.ClientURL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	busy := make(chan struct{})
+	sub, err := conn.Subscribe("m.ask", func(*nats.Msg) { <-busy })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sub.SetPendingLimits(1, -1); err != nil {
+		t.Fatal(err)
+	}
+	for range 9 {
+		if err := conn.Publish("m.ask", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const want = 7 // the handler has one, and one waits
+	for deadline := time.Now().Add(20 * time.Second); conn.dropped() < want; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("got %d dropped, want %d", conn.dropped(), want)
+		}
+	}
+	if err := sub.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	close(busy)
+	if got := conn.dropped(); got < want {
+		t.Errorf("after its end: got %d dropped, want %d", got, want)
 	}
 }

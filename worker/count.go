@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 )
@@ -34,6 +35,7 @@ type predicted struct {
 	mu      sync.Mutex
 	total   int64 // the fleet's, as last heard; guarded by mu
 	pending int64 // counted here and not in total; guarded by mu
+	shown   int64 // the highest number that was shown; guarded by mu
 	batches int   // guarded by mu
 	lost    int64 // given up; guarded by mu
 }
@@ -43,14 +45,27 @@ func (p *predicted) add() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pending++
-	return p.total + p.pending
+	return p.show()
 }
 
 // value is the fleet's number as this worker knows it.
 func (p *predicted) value() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.total + p.pending
+	return p.show()
+}
+
+// show returns the fleet's number, which never falls while the process lives:
+// what was shown stays shown when predictions are given up, when a server that
+// lags behind answers, or when the counter was restored from a backup. It
+// stays where it is until the total has caught up. The caller holds mu.
+func (p *predicted) show() int64 {
+	sum := p.total + p.pending
+	if sum < p.total { // somebody has pushed the total to where numbers end
+		sum = math.MaxInt64
+	}
+	p.shown = max(p.shown, sum)
+	return p.shown
 }
 
 // given is how many predictions were given up on, and are in no total.

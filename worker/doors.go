@@ -260,9 +260,10 @@ func (w *Worker) status(req bus.Request) { w.respond(req, w.Status()) }
 func (w *Worker) Status() fleet.Status {
 	s := fleet.Status{
 		Replica: w.cfg.Name, State: w.State().String(), Lag: w.lag.Load(), Predicted: w.predicted.value(),
-		Stream: w.cfg.Stream, Version: w.cfg.Version, UptimeS: int64(time.Since(w.started).Seconds()),
+		Stream: w.cfg.Stream, Version: w.cfg.Version,
+		Started: w.started.UTC().Truncate(time.Second), UptimeS: int64(time.Since(w.started).Seconds()),
 		Parked: w.parking.len(), Advisory: w.advisory(), Dropped: w.cfg.Doors.Dropped(),
-		Folds: w.folds.Load(), Healings: w.healings.Load(),
+		Folds: w.folds.Load() + w.epochs.Load(), Healings: w.healings.Load(),
 		Uncounted: w.predicted.given(), Unreported: w.rejects.dropped.Load(),
 	}
 	if from := w.from.Load(); from != nil {

@@ -72,7 +72,7 @@ var differences = []struct {
 		says:  "An array is a batch; there it is refused with 422.",
 		shown: []call{{body: "[" + peerRow("", "") + "]"}, {path: "/learn", body: "[" + peerEvent(peerRow("", ""), `"Adelie"`) + "]"}}, peer: 422, ours: 200,
 	}, {
-		says:  "A body that is not declared as JSON gets a 415 that says so; there a 422 that calls it a text.",
+		says:  "A body that is declared as something else than JSON gets a 415 that says so; there a 422 that calls it a text.",
 		shown: []call{{body: peerRow("", ""), kind: "text/plain"}, {body: peerRow("", ""), kind: "application/x-www-form-urlencoded"}}, peer: 422, ours: 415,
 	}, {
 		says:  "JSON lines are taken; there they are a text too.",

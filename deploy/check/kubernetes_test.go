@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	apps "k8s.io/api/apps/v1"
 	batch "k8s.io/api/batch/v1"
@@ -283,4 +285,56 @@ func TestServersEnvironment(t *testing.T) {
 			t.Errorf("the servers' %s is not set everywhere", name)
 		}
 	}
+}
+
+// TestWorkersDrain: a worker that is stopped goes on answering for its drain
+// delay, in Compose, Kubernetes and systemd alike, and has the time to answer
+// what it has accepted before it is killed.
+func TestWorkersDrain(t *testing.T) {
+	const accepted = 15 * time.Second // for what a worker has accepted, over HTTP and then over NATS
+	check := func(where string, args []string, before, grace time.Duration) {
+		t.Helper()
+		line := strings.ReplaceAll(strings.Join(args, " "), "=", " ")
+		found := regexp.MustCompile(`--drain-delay (\S+)`).FindStringSubmatch(line)
+		if found == nil {
+			t.Errorf("%s: the worker has no --drain-delay: %s", where, line)
+			return
+		}
+		delay, err := time.ParseDuration(found[1])
+		if want := before + delay + accepted; err != nil || delay < 5*time.Second || grace < want {
+			t.Errorf("%s: got a delay of %s (%v) and %s until it is killed, want 5s and %s", where, delay, err, grace, want)
+		}
+	}
+	pod := pods(manifests(t))["lockstep"].Spec
+	worker := pod.Containers[0]
+	if worker.Lifecycle == nil || worker.Lifecycle.PreStop == nil || worker.Lifecycle.PreStop.Sleep == nil {
+		t.Fatal("Kubernetes: the worker has no preStop")
+	}
+	sleep := time.Duration(worker.Lifecycle.PreStop.Sleep.Seconds) * time.Second
+	check("Kubernetes", worker.Args, sleep, time.Duration(*pod.TerminationGracePeriodSeconds)*time.Second)
+	if sleep < 5*time.Second {
+		t.Errorf("Kubernetes: got a preStop of %s, want 5s", sleep)
+	}
+	project, err := compose(t, composeEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"worker-0", "worker-1", "worker-2"} {
+		s := project.Services[name]
+		check("Compose, "+name, s.Command, 0, time.Duration(*s.StopGracePeriod))
+	}
+	unit := string(read(t, "systemd", "lockstep-worker@.service"))
+	value := func(name string) string {
+		found := regexp.MustCompile(`\b` + name + `=(\S+)`).FindStringSubmatch(unit)
+		if found == nil {
+			t.Fatalf("systemd: no %s", name)
+		}
+		return found[1]
+	}
+	seconds, err := strconv.Atoi(value("TimeoutStopSec"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := strings.Fields(strings.ReplaceAll(unit, "${DRAIN_DELAY}", value("DRAIN_DELAY")))
+	check("systemd", args, 0, time.Duration(seconds)*time.Second)
 }

@@ -48,6 +48,12 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	unit := strings.ReplaceAll(string(read(t, "systemd", "lockstep-worker@.service")), "\\\n", " ")
+	for _, set := range regexp.MustCompile(`(?m)^Environment=.*`).FindAllString(unit, -1) {
+		for _, pair := range strings.Fields(strings.TrimPrefix(set, "Environment=")) {
+			name, value, _ := strings.Cut(pair, "=")
+			unit = strings.ReplaceAll(unit, "${"+name+"}", value)
+		}
+	}
 	for _, line := range strings.Split(unit, "\n") {
 		if command, ok := strings.CutPrefix(line, "ExecStart=/usr/local/bin/lockstep "); ok {
 			calls["systemd"] = strings.Fields(command)

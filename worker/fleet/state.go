@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"encoding/hex"
+	"time"
 
 	"lockstep/model"
 )
@@ -49,17 +50,18 @@ type Status struct {
 	StateChain string `json:"state_chain"`
 	Digest     string `json:"digest"`
 
-	Stream     string `json:"stream"`
-	Version    string `json:"version"`
-	UptimeS    int64  `json:"uptime_s"`
-	Parked     int    `json:"parked"`             // requests that wait for a sequence
-	Advisory   string `json:"advisory,omitempty"` // what an operator should know
-	Dropped    int    `json:"dropped,omitempty"`  // requests that came too fast, and were lost unanswered
-	Folds      int64  `json:"folds,omitempty"`    // how often the replica was put on trial and folded again
-	Healings   int64  `json:"healings,omitempty"` // how often that fixed it
-	Restored   uint64 `json:"restored,omitempty"` // the sequence of the snapshot it began with
-	Uncounted  int64  `json:"uncounted,omitempty"`
-	Unreported uint64 `json:"unreported,omitempty"`
+	Stream     string    `json:"stream"`
+	Version    string    `json:"version"`
+	Started    time.Time `json:"started"` // when the process made the worker, UTC, in whole seconds
+	UptimeS    int64     `json:"uptime_s"`
+	Parked     int       `json:"parked"`             // requests that wait for a sequence
+	Advisory   string    `json:"advisory,omitempty"` // what an operator should know
+	Dropped    int       `json:"dropped,omitempty"`  // requests that came too fast, and were lost unanswered
+	Folds      int64     `json:"folds,omitempty"`    // how often the replica was put on trial and folded again
+	Healings   int64     `json:"healings,omitempty"` // how often that fixed it
+	Restored   uint64    `json:"restored,omitempty"` // the sequence of the snapshot it began with
+	Uncounted  int64     `json:"uncounted,omitempty"`
+	Unreported uint64    `json:"unreported,omitempty"`
 }
 
 // Rolling is how good a model was over the last events.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -231,19 +232,27 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, streamed, whole fu
 	return whole(b)
 }
 
-// kind is what a request says that its body is: json, lines or neither.
+// kind is what a request says that its body is: json, lines or neither. A body
+// of no declared type is JSON, as FastAPI takes it. Media types are
+// case-insensitive and may have parameters, none of which changes what JSON is
+// (RFC 9110, 8.3.1; RFC 8259, 11).
 func kind(r *http.Request) string {
 	given := r.Header.Get("Content-Type")
-	if given == "application/json" {
+	if given == "application/json" || given == "" {
 		return "json"
 	}
 	media, _, err := mime.ParseMediaType(given)
-	switch {
-	case err != nil:
-	case media == "application/json" || len(media) > 17 && media[:12] == "application/" && media[len(media)-5:] == "+json":
+	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
+		return ""
+	}
+	switch media {
+	case "application/json":
 		return "json"
-	case media == "application/x-ndjson" || media == "application/jsonl" || media == "application/jsonlines" || media == "application/x-jsonlines":
+	case "application/x-ndjson", "application/ndjson", "application/jsonl", "application/jsonlines", "application/x-jsonlines":
 		return "lines"
+	}
+	if name, ok := strings.CutPrefix(media, "application/"); ok && strings.HasSuffix(name, "+json") && name != "+json" {
+		return "json"
 	}
 	return ""
 }

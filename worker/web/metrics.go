@@ -3,7 +3,8 @@ package web
 import (
 	"net/http"
 	"runtime"
-	"time"
+	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -18,10 +19,13 @@ type metrics struct {
 	http     worker.Traffic
 	registry *prometheus.Registry
 	handler  http.Handler
+
+	mu      sync.Mutex
+	highest map[string]float64 // what each counter has shown, by its name and labels; guarded by mu
 }
 
 func newMetrics(s *Server) *metrics {
-	m := &metrics{server: s, registry: prometheus.NewPedanticRegistry()}
+	m := &metrics{server: s, registry: prometheus.NewPedanticRegistry(), highest: map[string]float64{}}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "lockstep_build_info", Help: "1, and what the program was built from.",
 		ConstLabels: prometheus.Labels{"version": s.cfg.Version, "goversion": runtime.Version()},
@@ -42,7 +46,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	if served == nil {
 		return
 	}
-	c := &collection{out: out, labels: prometheus.Labels{"model": served.Spec().Name, "replica": served.Name()}}
+	c := &collection{metrics: m, out: out, labels: prometheus.Labels{"model": served.Spec().Name, "replica": served.Name()}}
 	c.traffic("nats", served.Traffic())
 	c.traffic("http", &m.http)
 	c.gauge("lockstep_http_requests_in_flight", "HTTP requests that are not answered yet.", float64(m.server.inFlight.Load()))
@@ -52,8 +56,23 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	c.model(&status)
 }
 
+// rising is a counter's value, or the highest that it has shown if that is
+// more. A total can shrink: a replica that replays its log from the start
+// counts its events again from 0, and a total of the fleet can be restored
+// from a backup. Prometheus would take that for a restart, and add the whole
+// of it to every rate once more.
+func (m *metrics) rising(v float64, name string, labels ...string) float64 {
+	key := strings.Join(append([]string{name}, labels...), "\xff")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v = max(v, m.highest[key])
+	m.highest[key] = v
+	return v
+}
+
 // collection is one reading of all metrics.
 type collection struct {
+	*metrics
 	out    chan<- prometheus.Metric
 	labels prometheus.Labels
 }
@@ -67,7 +86,7 @@ func (c *collection) gauge(name, help string, v float64) {
 }
 
 func (c *collection) counter(name, help string, v float64) {
-	c.out <- prometheus.MustNewConstMetric(c.desc(name, help), prometheus.CounterValue, v)
+	c.out <- prometheus.MustNewConstMetric(c.desc(name, help), prometheus.CounterValue, c.rising(v, name))
 }
 
 // traffic is what came by a door.
@@ -109,9 +128,9 @@ func (c *collection) replica(served *served, s *worker.Status) {
 	for _, name := range states {
 		c.out <- prometheus.MustNewConstMetric(state, prometheus.GaugeValue, truth(s.State == name), name)
 	}
-	c.gauge("lockstep_replica_ready", "1 if the replica answers: /readyz is 200.", truth(served.Unready() == ""))
+	c.gauge("lockstep_replica_ready", "1 if the replica answers: /readyz is 200.", truth(c.server.unready() == ""))
 	c.gauge("lockstep_replica_quarantined", "1 if the replica is not to be trusted, and answers nothing but its status.", truth(s.State == worker.Quarantined.String()))
-	c.gauge("lockstep_replica_start_time_seconds", "When the worker started, in seconds since 1970.", float64(time.Now().Unix()-s.UptimeS))
+	c.gauge("lockstep_replica_start_time_seconds", "When the worker started, in seconds since 1970.", float64(s.Started.Unix()))
 	c.counter("lockstep_replica_folds_total", "Times that the replica was folded anew.", float64(s.Folds))
 	c.counter("lockstep_replica_healings_total", "Times that folding anew mended the replica.", float64(s.Healings))
 	c.gauge("lockstep_replica_advisory", "1 if there is something that an operator should know; the status says what.", truth(s.Advisory != ""))
@@ -146,7 +165,8 @@ func (c *collection) model(s *worker.Status) {
 		verdict string
 		n       uint64
 	}{{"learned", s.Learned}, {"rejected", s.Rejected}, {"duplicate", s.Duplicates}} {
-		c.out <- prometheus.MustNewConstMetric(events, prometheus.CounterValue, float64(e.n), e.verdict)
+		c.out <- prometheus.MustNewConstMetric(events, prometheus.CounterValue,
+			c.rising(float64(e.n), "lockstep_events_total", e.verdict), e.verdict)
 	}
 	c.counter("lockstep_fleet_predictions_total", "Predictions of the whole fleet.", float64(s.Predicted))
 	c.counter("lockstep_predictions_uncounted_total", "Predictions of this replica that are in no total.", float64(s.Uncounted))

@@ -1,11 +1,13 @@
 package web
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"time"
 )
 
 //go:embed page
@@ -54,11 +56,7 @@ func (s *Server) mountPage(mux *http.ServeMux) {
 			h.Set("Cross-Origin-Opener-Policy", "same-origin")
 			h.Set("Cache-Control", "no-cache")
 			h.Set("ETag", tag)
-			if r.Header.Get("If-None-Match") == tag {
-				w.WriteHeader(http.StatusNotModified)
-				return
-			}
-			w.Write(data) // whoever went away needs no answer
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 		})
 	}
 	l := newLive(s)

@@ -1,14 +1,10 @@
 package web
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -42,65 +38,6 @@ func (s *Server) routes() http.Handler {
 	s.mountPage(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusNotFound, "Not Found") })
 	return s.guard(mux)
-}
-
-// guard lets in whom the door is for. A page of another site that a browser
-// on this machine shows must neither read from the door nor write to it: a
-// POST from another origin is refused (CrossOriginProtection), bodies must be
-// declared as JSON, which another origin cannot do unasked, and a name that
-// was rebound to this address is not the door's.
-func (s *Server) guard(next http.Handler) http.Handler {
-	crossOrigin := http.NewCrossOriginProtection()
-	token := sha256.Sum256([]byte(s.cfg.Token))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
-		h := w.Header()
-		h["X-Content-Type-Options"] = noSniff
-		switch {
-		case s.cfg.Token != "":
-			given := sha256.Sum256([]byte(credential(r)))
-			if subtle.ConstantTimeCompare(given[:], token[:]) != 1 && !probe {
-				h["WWW-Authenticate"] = []string{`Bearer realm="lockstep"`, `Basic realm="lockstep: any user, the token as password"`}
-				refuse(w, http.StatusUnauthorized, "this door wants its token: Authorization: Bearer TOKEN")
-				return
-			}
-		case !probe && s.rebound(r):
-			refuse(w, http.StatusMisdirectedRequest, fmt.Sprintf("%q is no name of this door, which is for this machine alone: use localhost or 127.0.0.1, or give the door an --http-token", r.Host))
-			return
-		}
-		if crossOrigin.Check(r) != nil {
-			refuse(w, http.StatusForbidden, "requests from other sites are refused")
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// credential is the token that a request carries: as a bearer, or as the
-// password that a browser asks its user for.
-func credential(r *http.Request) string {
-	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		return token
-	}
-	_, password, _ := r.BasicAuth()
-	return password
-}
-
-// rebound tells whether a request to a door that is for this machine alone
-// names another host. An address cannot be rebound.
-func (s *Server) rebound(r *http.Request) bool {
-	if !s.local || r.Host == s.addr {
-		return false
-	}
-	host := r.Host
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return false
-	}
-	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err != nil
 }
 
 // door wraps a verb: it bounds how many requests are in flight, finds the
@@ -178,9 +115,14 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	send(w, http.StatusOK, []byte("{\"status\":\"ready\"}"))
 }
 
+// unready is why requests should go to another worker; empty if this one
+// answers.
 func (s *Server) unready() string {
 	served := s.worker.Load()
-	if served == nil {
+	switch {
+	case s.draining.Load():
+		return "this worker stops: ask another"
+	case served == nil:
 		return notAttached
 	}
 	return served.Unready()

@@ -27,7 +27,11 @@ type Config struct {
 	TLSCert string // if set with TLSKey, PEM files: the door speaks TLS
 	TLSKey  string
 	Version string // the program's
-	Logger  *slog.Logger
+	// DrainDelay is how long the listener goes on answering after the worker
+	// was asked to stop, while /readyz says 503: the time that load balancers
+	// take to notice. 0 closes it at once.
+	DrainDelay time.Duration
+	Logger     *slog.Logger
 }
 
 // Limits of the door.
@@ -51,9 +55,11 @@ type Server struct {
 	inFlight atomic.Int64
 	metrics  *metrics
 
-	maxInFlight int64         // as above; tests have others
-	bodyTimeout time.Duration // likewise
+	maxInFlight int64                                // as above; tests have others
+	bodyTimeout time.Duration                        // likewise
+	after       func(time.Duration) <-chan time.Time // time.After; tests have another
 
+	draining  atomic.Bool   // the worker was asked to stop; the listener goes on for a while
 	closing   chan struct{} // closed when the door closes: streams end
 	closeOnce sync.Once
 	listener  net.Listener // set by Listen
@@ -82,7 +88,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, maxInFlight: maxInFlight, bodyTimeout: bodyTimeout, closing: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Logger, maxInFlight: maxInFlight, bodyTimeout: bodyTimeout,
+		after: time.After, closing: make(chan struct{})}
 	if cfg.TLSCert != "" || cfg.TLSKey != "" {
 		pair, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
 		if err != nil {
@@ -178,20 +185,40 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) close() { s.closeOnce.Do(func() { close(s.closing) }) }
 
-// Serve runs a worker and its door. The door closes first, so that what it
-// has accepted finds the worker still there.
+// Serve runs a worker and its HTTP listener until ctx ends. Then it stops them
+// in an order that loses no request: the listener goes on for its drain delay,
+// and so does the worker, also over NATS; the listener closes, and what it has
+// accepted is answered; the worker drains and stops.
 func Serve(ctx context.Context, config worker.JoinConfig, door *Server) error {
 	config.Attach = door.Attach
 	working, stopWorker := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWorker()
-	open, closeDoor := context.WithCancel(ctx)
+	open, closeDoor := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeDoor()
+	defer context.AfterFunc(ctx, func() {
+		door.drain(open)
+		closeDoor()
+	})()
 	closed := make(chan error, 1)
 	go func() {
 		closed <- door.Run(open)
 		stopWorker()
 	}()
 	err := worker.Serve(working, config)
-	closeDoor()
+	closeDoor() // a worker that has failed has nothing left to answer
 	return errors.Join(err, <-closed)
+}
+
+// drain says on /readyz that this worker stops, and returns after the drain
+// delay, or when ctx ends.
+func (s *Server) drain(ctx context.Context) {
+	s.draining.Store(true)
+	if s.cfg.DrainDelay <= 0 {
+		return
+	}
+	s.log.Info("stopping: requests are answered until the drain delay is over", "delay", s.cfg.DrainDelay.String())
+	select {
+	case <-s.after(s.cfg.DrainDelay):
+	case <-ctx.Done():
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -57,7 +58,9 @@ func TestRefusals(t *testing.T) {
 		{"GET", "/nope", "", nil, 404, "Not Found"},
 		{"POST", "/predict/more", "{}", nil, 404, "Not Found"},
 		{"POST", "/predict", row(), []string{"Content-Type", "text/plain"}, 415, "application/json"},
-		{"POST", "/learn", row(), []string{"Content-Type", ""}, 415, "application/json"},
+		{"POST", "/learn", row(), []string{"Content-Type", "application/+json"}, 415, "application/json"},
+		{"POST", "/learn", row(), []string{"Content-Type", "json"}, 415, "application/json"},
+		{"POST", "/learn", row(), []string{"Content-Type", "application/jsonp"}, 415, "application/json"},
 		{"POST", "/explain", row(), []string{"Content-Type", "application/x-ndjson"}, 415, "application/json"},
 		{"POST", "/predict", row(), []string{"Origin", "http://elsewhere.example"}, 403, "other sites"},
 		{"POST", "/predict", row(), []string{"Sec-Fetch-Site", "cross-site"}, 403, "other sites"},
@@ -77,15 +80,66 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s %s: no Allow", c.method, c.path)
 		}
 	}
-	for _, host := range []string{"localhost", "localhost:99", "127.0.0.1:1", "[::1]:8080", "a.localhost"} {
-		if got := f.do("GET", "/status", "", "Host", host); got.code != 200 {
-			t.Errorf("%s: %s", host, got.body)
+}
+
+// TestContentTypes: a body is JSON if its type is, in any case and with any
+// parameters, and if it has none.
+func TestContentTypes(t *testing.T) {
+	f := newFleet(t, Config{})
+	for _, kind := range []string{
+		"", "application/json", "application/json; charset=utf-8", "Application/JSON", "APPLICATION/JSON;Charset=\"UTF-8\"",
+		"application/json;", "application/json; charset", "application/vnd.api+json", "Application/Problem+JSON; q=1",
+	} {
+		if got := f.do("POST", "/predict", row(), "Content-Type", kind); got.code != 200 {
+			t.Errorf("%q: got %d, want 200: %s", kind, got.code, got.body)
 		}
 	}
-	for _, kind := range []string{"application/json; charset=utf-8", "application/vnd.api+json", "Application/JSON"} {
-		if got := f.do("POST", "/predict", row(), "Content-Type", kind); got.code != 200 {
-			t.Errorf("%s: %s", kind, got.body)
+	for _, kind := range []string{"application/x-ndjson", "Application/X-NDJSON; charset=utf-8", "application/ndjson", "application/jsonl"} {
+		got := f.do("POST", "/predict", row()+"\n"+row(), "Content-Type", kind)
+		if got.code != 200 || strings.Count(got.body, "\n") != 2 {
+			t.Errorf("%q: got %d %s, want two lines", kind, got.code, got.body)
 		}
+	}
+	r, err := http.NewRequest("POST", f.door.URL()+"/predict", strings.NewReader(row()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := f.http.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, answer); got.code != 200 {
+		t.Errorf("no Content-Type at all: got %d, want 200: %s", got.code, got.body)
+	}
+}
+
+// TestHosts: a listener for this machine answers to this machine's names, in
+// any case, with the root's dot, with any port, and to addresses.
+func TestHosts(t *testing.T) {
+	f := newFleet(t, Config{})
+	for _, c := range []struct {
+		host string
+		code int
+	}{
+		{"localhost", 200}, {"localhost:99", 200}, {"LocalHost", 200}, {"LOCALHOST:8080", 200}, {"localhost.", 200}, {"Localhost.:80", 200},
+		{"a.localhost", 200}, {"A.LocalHost.", 200}, {"a.b.localhost:1", 200},
+		{"127.0.0.1:1", 200}, {"127.0.0.1", 200}, {"127.0.0.1.", 200}, {"[::1]", 200}, {"[::1]:8080", 200}, {"[0:0:0:0:0:0:0:1]", 200}, {"[fe80::1%25lo]:1", 200},
+		{"localhost..", 421}, {"xlocalhost", 421}, {"localhost.example", 421}, {"127.0.0.1.example", 421}, {"[localhost", 421}, {"elsewhere.example.", 421},
+		{"[elsewhere.example]", 421},
+	} {
+		if got := f.do("GET", "/status", "", "Host", c.host); got.code != c.code {
+			t.Errorf("Host %q: got %d, want %d: %.100s", c.host, got.code, c.code, got.body)
+		}
+	}
+	conn, err := net.Dial("tcp", f.door.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	fmt.Fprint(conn, "GET /status HTTP/1.0\r\n\r\n")
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.0 200 ") {
+		t.Errorf("HTTP/1.0 without a Host: got %.100s %v, want 200", answer, err)
 	}
 }
 
@@ -147,7 +201,9 @@ func TestToken(t *testing.T) {
 	for _, c := range []struct {
 		given string
 		code  int
-	}{{"", 401}, {"Bearer s3cre", 401}, {"Bearer s3crets", 401}, {"Bearer ", 401}, {"s3cret", 401}, {"Bearer s3cret", 200}, {"Basic eDpzM2NyZXQ=", 200}, {"Basic eDp4", 401}} {
+	}{{"", 401}, {"Bearer s3cre", 401}, {"Bearer s3crets", 401}, {"Bearer ", 401}, {"s3cret", 401}, {"Bearer s3cret", 200}, {"Basic eDpzM2NyZXQ=", 200}, {"Basic eDp4", 401},
+		{"bearer s3cret", 200}, {"BEARER s3cret", 200}, {"Bearer   s3cret", 200}, {"Bearers3cret", 401}, {"Bearer s3cret x", 401}, {"Bearer S3CRET", 401},
+		{"basic eDpzM2NyZXQ=", 200}, {"BASIC  eDpzM2NyZXQ=", 200}, {"Basic", 401}, {"Basic !", 401}, {"Token s3cret", 401}, {"Digest s3cret", 401}} {
 		for _, path := range []string{"/status", "/metrics", "/openapi.json", "/docs"} {
 			got := f.do("GET", path, "", "Authorization", c.given)
 			if got.code != c.code || c.code == 401 && (got.header.Get("WWW-Authenticate") == "" || strings.Contains(got.body, "s3cret")) {
@@ -279,6 +335,70 @@ func TestWhatWasAcceptedIsAnswered(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", f.door.Addr()); err == nil {
 		t.Error("the door is still open")
+	}
+}
+
+// TestDrainDelay: after the worker was asked to stop, the listener and NATS go
+// on answering, /readyz says that it stops, and connections that are kept
+// alive are closed with their next answer. Then it stops as ever.
+func TestDrainDelay(t *testing.T) {
+	f := unready(t, Config{DrainDelay: time.Minute})
+	over, asked := make(chan time.Time), make(chan time.Duration, 1)
+	f.door.after = func(d time.Duration) <-chan time.Time { asked <- d; return over }
+	f.start(nil)
+	if got := f.do("GET", "/readyz", ""); got.code != 200 || got.header.Get("Connection") != "" {
+		t.Fatalf("before: %d %v", got.code, got.header)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- f.stop() }()
+	select {
+	case d := <-asked:
+		if d != time.Minute {
+			t.Errorf("the delay: got %s, want a minute", d)
+		}
+	case err := <-stopped:
+		t.Fatal("it stopped without a delay: ", err)
+	}
+	if got := f.do("GET", "/readyz", ""); got.code != 503 || !strings.Contains(got.reason(t), "stops") {
+		t.Errorf("/readyz: got %d %s, want 503", got.code, got.body)
+	}
+	for _, path := range []string{"/predict", "/explain"} {
+		if got := f.do("POST", path, row()); got.code != 200 {
+			t.Errorf("%s: got %d, want 200: %s", path, got.code, got.body)
+		}
+	}
+	if got := f.do("POST", "/learn", event(row(), `"Gentoo"`)); got.code != 200 {
+		t.Errorf("/learn: got %d, want 200: %s", got.code, got.body)
+	}
+	if got := f.ask("predict", row()); got.data["species"] != "Gentoo" {
+		t.Errorf("over NATS: got %s, want an answer", got.body)
+	}
+	text := f.do("GET", "/metrics", "").body
+	if !strings.Contains(text, `lockstep_replica_ready{model="penguins",replica="web-1"} 0`) {
+		t.Error("the metrics call it ready")
+	}
+	r, err := http.NewRequest("GET", f.door.URL()+"/healthz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := f.http.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, answer); got.code != 200 || !answer.Close {
+		t.Errorf("/healthz: got %d, close %t, want 200 and Connection: close", got.code, answer.Close)
+	}
+	select {
+	case <-f.door.Closing():
+		t.Error("the listener closes before the delay is over")
+	default:
+	}
+	close(over)
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", f.door.Addr()); err == nil {
+		t.Error("the listener is still open")
 	}
 }
 
@@ -488,6 +608,71 @@ func TestMetrics(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(text)
+	}
+}
+
+// TestCountersNeverFall: what Prometheus takes for a counter never falls while
+// the process lives, and what is constant is one value, also where the log is
+// replaced by another and the replica counts its events from 0 again.
+func TestCountersNeverFall(t *testing.T) {
+	f := newFleet(t, Config{})
+	series := func() map[string]float64 {
+		out := map[string]float64{}
+		kind := ""
+		for _, line := range strings.Split(f.do("GET", "/metrics", "").body, "\n") {
+			if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {
+				kind = rest
+				continue
+			}
+			i := strings.LastIndexByte(line, ' ')
+			rises := strings.HasSuffix(kind, " counter") || strings.HasSuffix(kind, " histogram")
+			if i < 0 || line[0] == '#' || !rises && !strings.Contains(line, "start_time") {
+				continue
+			}
+			v, err := strconv.ParseFloat(line[i+1:], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[line[:i]] = v
+		}
+		return out
+	}
+	for range 5 {
+		f.do("POST", "/learn", event(row(), `"Gentoo"`))
+		f.do("POST", "/predict", row())
+	}
+	before := series()
+	js, err := jetstream.New(f.nc.Conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stream := range []string{"PENGUINS", "PENGUINS_COUNTS"} {
+		if err := js.DeleteStream(t.Context(), stream); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := bus.OpenLog(t.Context(), f.nc, bus.LogConfig{Model: "penguins", Genesis: func() []byte {
+		return model.NewGenesis(model.DefaultSpec(), bus.NewID())
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), "penguins.learn", []byte(event(row(), `"Gentoo"`))); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually(func() bool {
+		s := f.door.worker.Load().Status()
+		return s.State == "ready" && s.Learned == 1
+	})
+	after := series()
+	for name, was := range before {
+		if now, ok := after[name]; !ok || now < was || strings.Contains(name, "start_time") && now != was {
+			t.Errorf("%s: was %v, now %v", name, was, now)
+		}
+	}
+	const learned = `lockstep_events_total{model="penguins",replica="web-1",verdict="learned"}`
+	const folds = `lockstep_replica_folds_total{model="penguins",replica="web-1"}`
+	if before[learned] != 5 || after[learned] != 5 || after[folds] != before[folds]+1 {
+		t.Errorf("learned %v, then %v, want 5; folds %v, then %v, want one more", before[learned], after[learned], before[folds], after[folds])
 	}
 }
 
