@@ -5,8 +5,10 @@ go 1.26.0
 require (
 	charm.land/bubbletea/v2 v2.1.1 // lockstep top draws on a terminal
 	github.com/adrg/xdg v0.5.3 // where the demo keeps its log, on each system
+	github.com/charmbracelet/x/vt v0.1.0 // tests: draws what a terminal would show
 	github.com/chromedp/cdproto v0.159.0 // tests: what the browser says of itself
 	github.com/chromedp/chromedp v0.23.0 // tests: a real browser opens the page
+	github.com/creack/pty v1.1.24 // tests: a terminal for the program to write to
 	github.com/go-json-experiment/json v1.27.2 // tells numbers from texts as pydantic does, at the HTTP door
 	github.com/gofrs/flock v0.13.2 // one embedded server a store
 	github.com/jedib0t/go-pretty/v6 v6.8.3 // tables on a terminal
@@ -19,7 +21,6 @@ require (
 	github.com/nats-io/nuid v1.0.1 // ids of messages and workers
 	github.com/prometheus/client_golang v1.25.0 // metrics
 	github.com/rogpeppe/go-internal v1.16.0 // tests: scripts that run the program from outside
-	github.com/schollz/progressbar/v3 v3.19.1 // long work shows progress
 	github.com/spf13/cobra v1.10.2 // commands, completions, manual pages
 	go.uber.org/goleak v1.3.0 // tests: no goroutine is left behind
 	go.yaml.in/yaml/v3 v3.0.6 // a model's spec
@@ -34,6 +35,7 @@ require (
 	github.com/charmbracelet/colorprofile v0.4.3 // indirect
 	github.com/charmbracelet/ultraviolet v0.0.0-20261008173134-6b8d4baf91b4 // indirect
 	github.com/charmbracelet/x/ansi v0.11.9 // indirect
+	github.com/charmbracelet/x/exp/ordered v0.1.0 // indirect
 	github.com/charmbracelet/x/term v0.2.2 // indirect
 	github.com/charmbracelet/x/termios v0.1.1 // indirect
 	github.com/charmbracelet/x/windows v0.2.2 // indirect
@@ -48,7 +50,6 @@ require (
 	github.com/lucasb-eyer/go-colorful v1.4.1 // indirect
 	github.com/mattn/go-runewidth v0.0.31 // indirect
 	github.com/minio/highwayhash v1.0.4 // indirect
-	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/muesli/cancelreader v0.2.2 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/prometheus/client_model v0.6.3 // indirect

@@ -16,11 +16,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
 	"lockstep/bus/broker"
+	"lockstep/cmd/lockstep/internal/terminal"
 	"lockstep/model"
 	"lockstep/worker"
 )
@@ -121,10 +121,9 @@ func (o *benchOptions) run(cmd *cobra.Command) error {
 }
 
 func printFigures(out io.Writer, results []measured) {
-	t := table.NewWriter()
-	t.SetOutputMirror(out)
-	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"figure", "ratio", "range", "goal", "met"})
+	t := terminal.Table{Columns: []terminal.Column{
+		{Name: "figure", Wrap: true}, {Name: "ratio"}, {Name: "range", Rank: 1}, {Name: "goal"}, {Name: "met"},
+	}}
 	for _, m := range results {
 		goal, met := fmt.Sprintf("≥ %g", m.Goal), "yes"
 		if m.AtMost {
@@ -136,9 +135,10 @@ func printFigures(out io.Writer, results []measured) {
 		if m.Goal == 0 && !m.AtMost {
 			goal, met = "", ""
 		}
-		t.AppendRow(table.Row{m.What, fmt.Sprintf("%.3g", m.Ratio), fmt.Sprintf("%.3g – %.3g", slices.Min(m.Rounds), slices.Max(m.Rounds)), goal, met})
+		spread := fmt.Sprintf("%.3g – %.3g", slices.Min(m.Rounds), slices.Max(m.Rounds))
+		t.Add(m.What, fmt.Sprintf("%.3g", m.Ratio), spread, goal, met)
 	}
-	t.Render()
+	t.Write(out)
 }
 
 // bench measures figures.

@@ -16,10 +16,8 @@ import (
 	"time"
 
 	"github.com/adrg/xdg"
-	"github.com/lmittmann/tint"
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"lockstep/bus"
 	"lockstep/bus/broker"
@@ -132,11 +130,7 @@ func (d *demo) openDoor(cmd *cobra.Command) (*web.Server, error) {
 }
 
 // demoLogger writes for people only, and what is out of the ordinary.
-func demoLogger(out io.Writer) *slog.Logger {
-	f, ok := out.(*os.File)
-	plain := !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("NO_COLOR") != ""
-	return slog.New(tint.NewTextHandler(out, &tint.Options{Level: slog.LevelWarn, TimeFormat: time.TimeOnly, NoColor: plain}))
-}
+func demoLogger(out io.Writer) *slog.Logger { return people(out, slog.LevelWarn) }
 
 // prepareStore finds the store's directory, and empties it with --fresh.
 func (o *demoOptions) prepareStore() (done func(), err error) {
@@ -307,6 +301,7 @@ func (d *demo) teach(cmd *cobra.Command) (taught int, err error) {
 		return 0, err
 	}
 	bar := progress(cmd, "teaching", int64(strings.Count(penguins, "\n")-1), !d.options.json)
+	defer bar.Finish()
 	correct, known := 0, 0
 	for {
 		e, err := next()
@@ -330,10 +325,10 @@ func (d *demo) teach(cmd *cobra.Command) (taught int, err error) {
 		if again {
 			known++
 		}
-		bar.Describe(fmt.Sprintf("teaching, %4.1f %% predicted rightly", 100*float64(correct)/float64(taught)))
+		bar.Describe(fmt.Sprintf("teaching, %4.1f %% predicted correctly", 100*float64(correct)/float64(taught)))
 		bar.Set(taught)
 		if taught%86 == 0 && known == 0 {
-			fmt.Fprintf(d.out, "after %3d penguins: %4.1f %% were predicted rightly before they were learned\n", taught, 100*float64(correct)/float64(taught))
+			fmt.Fprintf(d.out, "after %3d penguins: %4.1f %% were predicted correctly before they were learned\n", taught, 100*float64(correct)/float64(taught))
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
+	"lockstep/cmd/lockstep/internal/printable"
 	"lockstep/model"
 	"lockstep/worker"
 )
@@ -94,9 +95,9 @@ func (o *doctorOptions) run(cmd *cobra.Command) error {
 
 func printFindings(out io.Writer, f bus.Findings) {
 	for _, one := range f {
-		fmt.Fprintf(out, "%-7s %s: %s\n", one.Level, one.Check, one.Text)
+		fmt.Fprintf(out, "%-7s %s: %s\n", one.Level, printable.Text(one.Check), printable.Text(one.Text))
 		if one.Mend != "" {
-			fmt.Fprintf(out, "        → %s\n", one.Mend)
+			fmt.Fprintf(out, "        → %s\n", printable.Text(one.Mend))
 		}
 	}
 }

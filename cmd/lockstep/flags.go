@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
+	"lockstep/cmd/lockstep/internal/printable"
 	"lockstep/model"
 )
 
@@ -72,9 +73,9 @@ func remote(err error) error {
 	case errors.As(err, &answer) && answer.Code < 500:
 		return &exitError{exitUsage, explained(answer)}
 	case errors.As(err, &answer):
-		return &exitError{exitFailed, err}
+		return &exitError{exitFailed, printable.Error(err)}
 	}
-	return &exitError{exitUnreachable, err}
+	return &exitError{exitUnreachable, printable.Error(err)}
 }
 
 // explained is an answer's error with all its problems, one a line.
@@ -83,11 +84,11 @@ func explained(answer *bus.RemoteError) error {
 		Detail []model.Problem `json:"detail"`
 	}
 	if err := json.Unmarshal(answer.Body, &body); err != nil || len(body.Detail) < 2 {
-		return answer
+		return printable.Error(answer)
 	}
 	text := fmt.Sprintf("refused with %d problems (%d):", len(body.Detail), answer.Code)
 	for _, p := range body.Detail {
-		text += "\n  " + p.String()
+		text += "\n  " + printable.Text(p.String())
 	}
 	return errors.New(text)
 }
@@ -157,6 +158,6 @@ func interruptible(cmd *cobra.Command) io.ReadCloser {
 // printProblems lists what is wrong with an input, one place a line.
 func printProblems(out io.Writer, problems []model.Problem) {
 	for _, p := range problems {
-		fmt.Fprintln(out, " ", p)
+		fmt.Fprintln(out, " ", printable.Text(p.String()))
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"lockstep/cmd/lockstep/internal/printable"
 )
 
 func healthCommand() *cobra.Command {
@@ -41,9 +43,9 @@ uses it as its health check.`,
 			}
 			text := strings.TrimSpace(string(body))
 			if answer.StatusCode != http.StatusOK {
-				return fmt.Errorf("%s says %s: %s", url, answer.Status, text)
+				return fmt.Errorf("%s says %s: %s", url, answer.Status, printable.Text(text))
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), text)
+			fmt.Fprintln(cmd.OutOrStdout(), printable.Text(text))
 			return nil
 		},
 	}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"lockstep/cmd/lockstep/internal/terminal"
 )
 
 func main() {
@@ -58,13 +60,19 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetIn(in)
-	root.SetOut(out)
-	root.SetErr(errOut)
+	wrapOutputs(root, out, errOut)
 	err := root.ExecuteContext(ctx)
 	if err != nil && err.Error() != "" {
-		fmt.Fprintln(errOut, "lockstep:", err)
+		fmt.Fprintln(root.ErrOrStderr(), "lockstep:", err)
 	}
 	return err
+}
+
+// wrapOutputs has all that a command writes escaped, wherever it comes from.
+func wrapOutputs(root *cobra.Command, out, errOut io.Writer) {
+	stdout, stderr := terminal.New(out, errOut)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
 }
 
 func newRoot() *cobra.Command {

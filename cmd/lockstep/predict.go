@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
+	"lockstep/cmd/lockstep/internal/printable"
 	"lockstep/model"
 )
 
@@ -69,7 +70,7 @@ func fieldsBody(s *model.Spec, fields []string, withLabel bool) ([]byte, error) 
 			return nil, usage("--field %q is not name=value", field)
 		}
 		if _, twice := given[name]; twice {
-			return nil, usage("--field %s is given twice", name)
+			return nil, usage("--field %q is given twice", name)
 		}
 		given[name] = value
 	}
@@ -83,7 +84,7 @@ func fieldsBody(s *model.Spec, fields []string, withLabel bool) ([]byte, error) 
 		case f.Type == model.Number:
 			attributes[f.Name] = json.RawMessage(value)
 			if !json.Valid([]byte(value)) {
-				return nil, usage("--field %s=%s: not a number", f.Name, value)
+				return nil, usage("--field %s=%s: not a number", f.Name, printable.Text(value))
 			}
 		default:
 			attributes[f.Name] = value
@@ -183,14 +184,14 @@ func printPrediction(out io.Writer, answer []byte, asJSON bool) error {
 		_, err := fmt.Fprintf(out, "no prediction: nothing has been learned yet\n")
 		return err
 	}
-	fmt.Fprintf(out, "%s  (after %d learned, at sequence %d)\n", *label, a.Learned, a.Seq)
+	fmt.Fprintf(out, "%s  (after %d learned, at sequence %d)\n", printable.Text(*label), a.Learned, a.Seq)
 	for _, label := range sorted(a.Proba) {
-		fmt.Fprintf(out, "  %-14s %6.2f %%\n", label, 100*a.Proba[label])
+		fmt.Fprintf(out, "  %-14s %6.2f %%\n", printable.Text(label), 100*a.Proba[label])
 	}
 	for _, f := range a.Features {
-		fmt.Fprintf(out, "  %-20s %10.4g ", f.Feature, f.Value)
+		fmt.Fprintf(out, "  %-20s %10.4g ", printable.Text(f.Feature), f.Value)
 		for _, label := range sorted(f.LogLikelihood) {
-			fmt.Fprintf(out, "  %s %+.2f", label, f.LogLikelihood[label])
+			fmt.Fprintf(out, "  %s %+.2f", printable.Text(label), f.LogLikelihood[label])
 		}
 		fmt.Fprintln(out)
 	}

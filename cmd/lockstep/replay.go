@@ -191,6 +191,7 @@ func (o *replayOptions) replayLog(cmd *cobra.Command) error {
 	}
 	bar := progress(cmd, "replaying", int64(last), !o.each && !o.json)
 	from := bus.Position{Applied: r.model.Seq(), Check: func(msg *bus.Message) bool { return r.model.IsTip(worker.Message(o.model, msg)) }}
+	defer bar.Finish()
 	err = h.log.Tail(ctx, from, func(msg *bus.Message) error {
 		if err := r.apply(worker.Message(o.model, msg)); err != nil {
 			return err

@@ -12,9 +12,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"lockstep/cmd/lockstep/internal/printable"
+	"lockstep/cmd/lockstep/internal/terminal"
 	"lockstep/model"
 	"lockstep/worker"
 )
@@ -25,7 +26,7 @@ func snapshotCommand() *cobra.Command {
 		Short: "List, fetch and make snapshots, from which workers start cold",
 		Long: `A snapshot is a replica's encoded state at a checkpoint. The fleet writes one at
 most once a minute, and keeps three; a worker starts from the newest that is
-intact, and replays the rest of the log. Here they are snapshotLine, fetched and made.`,
+intact, and replays the rest of the log.`,
 		Example: `  lockstep snapshot ls
   lockstep snapshot put              # have the fleet write one now
   lockstep snapshot get -o state.bin
@@ -101,10 +102,9 @@ func snapshotLs() *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), "No snapshots yet: the fleet writes one at a checkpoint, or now with lockstep snapshot put.")
 				return nil
 			}
-			t := table.NewWriter()
-			t.SetOutputMirror(cmd.OutOrStdout())
-			t.SetStyle(table.StyleLight)
-			t.AppendHeader(table.Row{"sequence", "bytes", "digest", "attested by", ""})
+			t := terminal.Table{Columns: []terminal.Column{
+				{Name: "sequence"}, {Name: "bytes", Rank: 2}, {Name: "digest", Rank: 1}, {Name: "attested by", Wrap: true}, {Name: "", Wrap: true},
+			}}
 			for _, s := range all {
 				note := ""
 				if s.Base {
@@ -113,9 +113,9 @@ func snapshotLs() *cobra.Command {
 				if s.Aside != "" {
 					note = strings.TrimPrefix(note+"; set aside: "+s.Aside, "; ")
 				}
-				t.AppendRow(table.Row{s.Seq, s.Size, s.Digest[:12], strings.Join(s.Attested, ", "), note})
+				t.Add(s.Seq, s.Size, fmt.Sprintf("%.12s", s.Digest), strings.Join(s.Attested, ", "), note)
 			}
-			t.Render()
+			t.Write(cmd.OutOrStdout())
 			return nil
 		}),
 	}
@@ -148,11 +148,11 @@ func snapshotGet() *cobra.Command {
 			s := all[len(all)-1].Snapshot
 			m, err := worker.LoadSnapshot(cmd.Context(), h.Snapshots, h.spec, s)
 			if err != nil {
-				return fmt.Errorf("the snapshot of %d: %w", s.Seq, err)
+				return fmt.Errorf("the snapshot of %d: %w", s.Seq, printable.Error(err))
 			}
 			state := m.AppendState(nil)
 			if out == "-" {
-				_, err = cmd.OutOrStdout().Write(state)
+				_, err = terminal.Raw(cmd.OutOrStdout()).Write(state)
 				return err
 			}
 			if err := os.WriteFile(out, state, 0o644); err != nil {

@@ -9,10 +9,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
+	"lockstep/cmd/lockstep/internal/printable"
+	"lockstep/cmd/lockstep/internal/terminal"
 	"lockstep/worker"
 )
 
@@ -64,7 +65,8 @@ func fleetStatus(ctx context.Context, nc *bus.Conn, name string, wait time.Durat
 	for _, a := range answers {
 		var s worker.Status
 		if err := json.Unmarshal(a.Data, &s); err != nil {
-			return nil, fmt.Errorf("a status is no JSON: %w", err)
+			// Shown in its place: who answers so is no replica, or another program.
+			s = worker.Status{Replica: "?", State: "unreadable", Advisory: "its status cannot be read: " + err.Error()}
 		}
 		fleet = append(fleet, s)
 	}
@@ -86,20 +88,21 @@ func identical(fleet []worker.Status) bool {
 }
 
 func printFleet(out io.Writer, fleet []worker.Status) {
-	t := table.NewWriter()
-	t.SetOutputMirror(out)
-	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"replica", "state", "sequence", "lag", "learned", "rejected", "predicted", "accuracy", "chain", "digest"})
+	t := terminal.Table{Columns: []terminal.Column{
+		{Name: "replica"}, {Name: "state"}, {Name: "sequence"}, {Name: "lag", Rank: 2}, {Name: "learned", Rank: 4}, {Name: "rejected", Rank: 3},
+		{Name: "predicted", Rank: 6}, {Name: "accuracy", Rank: 5}, {Name: "chain", Rank: 7}, {Name: "digest", Rank: 1},
+	}}
 	for _, s := range fleet {
-		t.AppendRow(table.Row{s.Replica, s.State, s.Seq, s.Lag, s.Learned, s.Rejected, s.Predicted, fmt.Sprintf("%.3f", s.Accuracy), s.StateChain[:12], s.Digest[:12]})
+		t.Add(s.Replica, s.State, s.Seq, s.Lag, s.Learned, s.Rejected, s.Predicted,
+			fmt.Sprintf("%.3f", s.Accuracy), fmt.Sprintf("%.12s", s.StateChain), fmt.Sprintf("%.12s", s.Digest))
 	}
-	t.Render()
+	t.Write(out)
 	if len(fleet) > 0 && fleet[0].Rejected > 0 {
-		fmt.Fprintf(out, "Why events were rejected: nats sub '%s.verdict.>' --all\n", strings.ToLower(fleet[0].Stream))
+		fmt.Fprintf(out, "Why events were rejected: nats sub '%s.verdict.>' --all\n", printable.Text(strings.ToLower(fleet[0].Stream)))
 	}
 	for _, s := range fleet {
 		if s.Advisory != "" {
-			fmt.Fprintf(out, "%s: %s\n", s.Replica, s.Advisory)
+			fmt.Fprintln(out, terminal.Wrap(printable.Text(s.Replica+": "+s.Advisory), terminal.Width(out)))
 		}
 	}
 }

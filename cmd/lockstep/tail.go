@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
+	"lockstep/cmd/lockstep/internal/printable"
 	"lockstep/model"
 	"lockstep/worker"
 )
@@ -84,6 +85,7 @@ func (o *tailOptions) run(cmd *cobra.Command) error {
 	}
 	out := cmd.OutOrStdout()
 	bar := progress(cmd, "folding the log", int64(since), !o.json && since > m.Seq()+1000)
+	defer bar.Finish()
 	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(worker.Message(o.model, msg)) }}
 	err = h.log.Tail(ctx, from, func(msg *bus.Message) error {
 		result := m.Apply(worker.Message(o.model, msg))
@@ -211,6 +213,6 @@ func (o *tailOptions) printLine(out io.Writer, line tailed) error {
 	default:
 		text = fmt.Sprintf("%s, predicted %s", line.Label, *line.Predict)
 	}
-	_, err := fmt.Fprintf(out, "%s  %-10s %-9s %s\n", line.Time.Local().Format(time.TimeOnly), place, line.Verdict, text)
+	_, err := fmt.Fprintf(out, "%s  %-10s %-9s %s\n", line.Time.Local().Format(time.DateTime), place, line.Verdict, printable.Text(text))
 	return err
 }

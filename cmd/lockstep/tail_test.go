@@ -31,11 +31,11 @@ func TestTailWords(t *testing.T) {
 	if err := (&tailOptions{rejected: true, json: true}).print(&out, at, m.Apply(model.Message{Seq: 5, Subject: model.SubjectLearn, Data: []byte(`[` + good + `"Adelie"},7]`)})); err != nil {
 		t.Fatal(err)
 	}
-	want := `03:04:05  1          learned   Adelie, nothing was known before
-03:04:05  2          learned   Gentoo, predicted Adelie
-03:04:05  3          duplicate Adelie, learned at 1 already
-03:04:05  4.0        learned   Adelie, as predicted
-03:04:05  4.1        rejected  1.attributes: Field required
+	want := `2026-01-02 03:04:05  1          learned   Adelie, nothing was known before
+2026-01-02 03:04:05  2          learned   Gentoo, predicted Adelie
+2026-01-02 03:04:05  3          duplicate Adelie, learned at 1 already
+2026-01-02 03:04:05  4.0        learned   Adelie, as predicted
+2026-01-02 03:04:05  4.1        rejected  1.attributes: Field required
 {"seq":5,"index":1,"time":"` + at.UTC().Format(time.RFC3339) + `","verdict":"rejected","detail":[{"loc":[1],"msg":"Input should be a valid dictionary or object to extract fields from","type":"model_attributes_type"}]}
 `
 	if out.String() != want {

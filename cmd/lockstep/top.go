@@ -4,17 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
+	"lockstep/cmd/lockstep/internal/printable"
+	"lockstep/cmd/lockstep/internal/terminal"
 	"lockstep/worker"
 )
 
@@ -25,13 +24,13 @@ func topCommand() *cobra.Command {
 		Short: "Watch the fleet live in a terminal",
 		Long: `Top asks every worker for its state again and again, and shows the fleet: the
 replicas with their sequences and digests, how much is predicted and learned a
-second, and how right the model is. What differs, lags behind or does not answer
+second, and its accuracy. What differs, lags behind or does not answer
 any more is coloured. Press q to leave.`,
 		Example: `  lockstep top
   lockstep top --context prod --interval 5s`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if out, ok := cmd.OutOrStdout().(*os.File); !ok || !term.IsTerminal(int(out.Fd())) {
+			if !terminal.Is(cmd.OutOrStdout()) {
 				return usage("top needs a terminal; for scripts there is lockstep status --json")
 			}
 			nc, err := c.connect(cmd.Context(), "top")
@@ -42,7 +41,8 @@ any more is coloured. Press q to leave.`,
 			screen := &top{model: c.model, look: func() (fleet []worker.Status, err error) {
 				return fleetStatus(cmd.Context(), nc, c.model, c.timeout)
 			}}
-			_, err = tea.NewProgram(screen, tea.WithContext(cmd.Context()), tea.WithInput(cmd.InOrStdin()), tea.WithOutput(cmd.OutOrStdout())).Run()
+			out := terminal.Raw(cmd.OutOrStdout()) // it draws; the screen's text is escaped
+			_, err = tea.NewProgram(screen, tea.WithContext(cmd.Context()), tea.WithInput(cmd.InOrStdin()), tea.WithOutput(out)).Run()
 			if errors.Is(err, context.Canceled) || errors.Is(err, tea.ErrProgramKilled) && cmd.Context().Err() != nil {
 				return nil
 			}
@@ -153,16 +153,20 @@ func (t *top) text() string {
 	if t.at.IsZero() {
 		return "asking the fleet of " + t.model + " …"
 	}
-	fmt.Fprintf(&out, "lockstep top  %s  %s", t.model, t.at.Format(time.TimeOnly))
+	head := fmt.Sprintf("lockstep top  %s  %s", t.model, t.at.Format(time.TimeOnly))
 	if furthest != nil {
-		fmt.Fprintf(&out, "  learned %d", furthest.Learned)
+		head += fmt.Sprintf("  learned %d", furthest.Learned)
 		if t.predicting >= 0 && t.learning >= 0 {
-			fmt.Fprintf(&out, "  %.0f predictions/s, %.0f events learned/s", t.predicting, t.learning)
+			head += fmt.Sprintf("  %.0f predictions/s, %.0f events learned/s", t.predicting, t.learning)
 		}
-		fmt.Fprintf(&out, "\naccuracy %.3f (the last %d: %.3f)  log-loss %.3f  macro F1 %.3f", furthest.Accuracy, furthest.Rolling.Events, furthest.Rolling.Accuracy, furthest.LogLoss, furthest.MacroF1)
 	}
-	out.WriteString("\n\n")
-	t.table(&out)
+	t.wrap(&out, head)
+	if furthest != nil {
+		t.wrap(&out, fmt.Sprintf("accuracy %.3f (the last %d: %.3f)  log-loss %.3f  macro F1 %.3f",
+			furthest.Accuracy, furthest.Rolling.Events, furthest.Rolling.Accuracy, furthest.LogLoss, furthest.MacroF1))
+	}
+	out.WriteString("\n")
+	out.WriteString(t.table().Text(t.width))
 	for _, r := range t.rows {
 		if r.Advisory != "" {
 			t.wrap(&out, r.Replica+": "+r.Advisory)
@@ -175,12 +179,9 @@ func (t *top) text() string {
 	return out.String()
 }
 
-// wrap adds a sentence in lines that fit; what else is too wide is cut.
+// wrap adds a sentence, escaped, in lines that fit.
 func (t *top) wrap(out *strings.Builder, sentence string) {
-	if t.width > 0 {
-		sentence = text.WrapSoft(sentence, t.width)
-	}
-	fmt.Fprintln(out, sentence)
+	fmt.Fprintln(out, terminal.Wrap(printable.Text(sentence), t.width))
 }
 
 // furthest is the replica that has applied most; nil without any.
@@ -194,12 +195,11 @@ func (t *top) furthest() *shownReplica {
 	return out
 }
 
-func (t *top) table(out *strings.Builder) {
-	w := table.NewWriter()
-	w.SetOutputMirror(out)
-	w.SetStyle(table.StyleLight)
-	w.Style().Options = table.OptionsNoBordersAndSeparators
-	w.AppendHeader(table.Row{"replica", "state", "sequence", "lag", "rejected", "waiting", "up", "chain", "digest"})
+func (t *top) table() *terminal.Table {
+	w := &terminal.Table{Plain: true, Columns: []terminal.Column{
+		{Name: "replica"}, {Name: "state"}, {Name: "sequence"}, {Name: "lag", Rank: 2}, {Name: "rejected", Rank: 3},
+		{Name: "waiting", Rank: 4}, {Name: "up", Rank: 5}, {Name: "chain", Rank: 6}, {Name: "digest", Rank: 1},
+	}}
 	for _, r := range t.rows {
 		state, colour := r.State, text.Colors{}
 		switch {
@@ -210,15 +210,12 @@ func (t *top) table(out *strings.Builder) {
 		case r.State != worker.Ready.String() || r.Lag > 1000:
 			colour = text.Colors{text.FgYellow}
 		}
-		cells := table.Row{r.Replica, state, r.Seq, r.Lag, r.Rejected, r.Parked, (time.Duration(r.UptimeS) * time.Second).String(), fmt.Sprintf("%.12s", r.StateChain), fmt.Sprintf("%.12s", r.Digest)}
-		for i, cell := range cells {
-			if len(colour) > 0 {
-				cells[i] = colour.Sprint(cell)
-			}
-		}
-		w.AppendRow(cells)
+		w.Rows = append(w.Rows, terminal.Row{Colours: colour, Cells: []any{
+			r.Replica, state, r.Seq, r.Lag, r.Rejected, r.Parked, (time.Duration(r.UptimeS) * time.Second).String(),
+			fmt.Sprintf("%.12s", r.StateChain), fmt.Sprintf("%.12s", r.Digest),
+		}})
 	}
-	w.Render()
+	return w
 }
 
 // differs tells whether a replica that answers now disagrees with another at

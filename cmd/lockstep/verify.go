@@ -11,10 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
+	"lockstep/cmd/lockstep/internal/terminal"
 	"lockstep/model"
 	"lockstep/worker"
 )
@@ -224,19 +224,18 @@ func (o *verifyOptions) print(cmd *cobra.Command, v verified) error {
 			return err
 		}
 	} else {
-		t := table.NewWriter()
-		t.SetOutputMirror(cmd.OutOrStdout())
-		t.SetStyle(table.StyleLight)
-		t.AppendHeader(table.Row{"replica", "state", "digest", "identical"})
-		t.AppendRow(table.Row{"this fold of the log", "", v.Digest[:12], ""})
+		t := terminal.Table{Columns: []terminal.Column{
+			{Name: "replica", Wrap: true}, {Name: "state"}, {Name: "digest", Rank: 1}, {Name: "identical", Wrap: true},
+		}}
+		t.Add("this fold of the log", "", fmt.Sprintf("%.12s", v.Digest), "")
 		for _, r := range v.Replicas {
 			same := "yes"
 			if !r.Same {
 				same = "NO: " + r.Reason
 			}
-			t.AppendRow(table.Row{r.Replica, r.State, fmt.Sprintf("%.12s", r.Digest), same})
+			t.Add(r.Replica, r.State, fmt.Sprintf("%.12s", r.Digest), same)
 		}
-		t.Render()
+		t.Write(cmd.OutOrStdout())
 	}
 	switch {
 	case len(v.Replicas) == 0:
@@ -246,7 +245,13 @@ func (o *verifyOptions) print(cmd *cobra.Command, v verified) error {
 	case !v.Identical:
 		return fmt.Errorf("not proven: not every replica attested sequence %d in time (see --timeout), or one is quarantined", v.Seq)
 	case !o.json:
-		fmt.Fprintf(cmd.OutOrStdout(), "All %d replicas are identical at sequence %d, and the same as a fold of the log from outside.\n", len(v.Replicas), v.Seq)
+		who := fmt.Sprintf("All %d replicas are identical", len(v.Replicas))
+		if len(v.Replicas) == 1 {
+			who = "The one replica is identical"
+		}
+		out := cmd.OutOrStdout()
+		proof := fmt.Sprintf("%s at sequence %d, and the same as a fold of the log from outside.", who, v.Seq)
+		fmt.Fprintln(out, terminal.Wrap(proof, terminal.Width(out)))
 	}
 	return nil
 }

@@ -10,9 +10,10 @@ import (
 
 	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"lockstep/bus"
+	"lockstep/cmd/lockstep/internal/printable"
+	"lockstep/cmd/lockstep/internal/terminal"
 	"lockstep/worker"
 	"lockstep/worker/web"
 )
@@ -95,8 +96,18 @@ func defaultName() string {
 
 // logger writes for people on a terminal, and JSON elsewhere.
 func logger(out io.Writer, level slog.Level) *slog.Logger {
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return slog.New(tint.NewTextHandler(out, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""}))
+	if terminal.Is(out) {
+		return people(out, level)
 	}
 	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level}))
+}
+
+// people writes a log for people, in colours on a terminal that has them.
+func people(out io.Writer, level slog.Level) *slog.Logger {
+	plain := !terminal.Is(out) || os.Getenv("NO_COLOR") != ""
+	if w, ok := out.(*terminal.Writer); ok {
+		out = w.Colours() // the handler escapes
+	}
+	options := &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: plain}
+	return slog.New(printable.Handler(tint.NewTextHandler(out, options)))
 }

@@ -171,7 +171,7 @@ func (c *collection) model(s *worker.Status) {
 	c.counter("lockstep_fleet_predictions_total", "Predictions of the whole fleet.", float64(s.Predicted))
 	c.counter("lockstep_predictions_uncounted_total", "Predictions of this replica that are in no total.", float64(s.Uncounted))
 	c.counter("lockstep_verdicts_unreported_total", "Rejections that were not written to the verdicts' stream.", float64(s.Unreported))
-	c.gauge("lockstep_model_accuracy_ratio", "Share of the events that were predicted rightly before they were learned.", s.Accuracy)
+	c.gauge("lockstep_model_accuracy_ratio", "Share of the events that were predicted correctly before they were learned.", s.Accuracy)
 	c.gauge("lockstep_model_log_loss_nats", "Mean log-loss of the events before they were learned.", s.LogLoss)
 	c.gauge("lockstep_model_macro_f1_ratio", "Mean F1 over the labels.", s.MacroF1)
 	c.gauge("lockstep_model_rolling_accuracy_ratio", "Accuracy over the last events, at most 100.", s.Rolling.Accuracy)
