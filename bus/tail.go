@@ -21,8 +21,8 @@ type Position struct {
 	// or applied last, is the very one that was applied. It is asked at every
 	// start but one at 0.
 	Check func(*Message) bool
-	// Trouble, if set, is told why the log cannot be read when that changes,
-	// and with nil once it can again.
+	// Trouble, if set, is called with why the log cannot be read, and with nil
+	// once it can: at the first start of a tail, and at each change.
 	Trouble func(error)
 }
 
@@ -110,10 +110,11 @@ type tail struct {
 	deliver  func(*Message) error
 	failure  error  // what deliver returned
 	said     string // why the log cannot be read, empty if it can
+	started  bool   // once
 }
 
 func (t *tail) trouble(text string, err error) {
-	if t.said != text && t.position.Trouble != nil {
+	if (t.said != text || !t.started) && t.position.Trouble != nil {
 		t.position.Trouble(err)
 	}
 	t.said = text
@@ -164,6 +165,7 @@ func (t *tail) replay(ctx context.Context) error {
 	}
 	defer t.log.dropConsumer(consumer)
 	t.trouble("", nil)
+	t.started = true
 	if pending == 0 {
 		if err := t.checkEnd(ctx); err != nil {
 			return err

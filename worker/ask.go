@@ -70,7 +70,7 @@ func (w *Worker) Unready() string {
 	case state == fleet.Quarantined || w.quarantined.Load():
 		return "it is quarantined: " + w.advisory()
 	case state != Ready:
-		return fmt.Sprintf("it is %s, at sequence %d with %d messages to go", state, w.replica.applied.Load(), w.lag.Load())
+		return fmt.Sprintf("it is %s, at sequence %d with %d messages to go", state, w.replica.applied.Load(), w.lag.messages())
 	}
 	return ""
 }

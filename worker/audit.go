@@ -516,12 +516,41 @@ func (w *Worker) advise(kind, text string) {
 		return
 	}
 	w.log.Warn("advisory", "kind", kind, "text", text)
+	w.publishAdvice(advice{kind, text}, false)
+}
+
+// endAdvice ends what is said of a kind: its cause is no more.
+func (w *Worker) endAdvice(kind string) {
+	w.advices.Lock()
+	i := slices.IndexFunc(w.advices.all, func(a advice) bool { return a.kind == kind })
+	if i < 0 {
+		w.advices.Unlock()
+		return
+	}
+	ended := w.advices.all[i]
+	w.advices.all = slices.Delete(w.advices.all, i, i+1)
+	w.advices.Unlock()
+	w.log.Info("advisory ended", "kind", kind, "text", ended.text)
+	w.publishAdvice(ended, true)
+}
+
+// advised reports whether something of a kind is said now.
+func (w *Worker) advised(kind string) bool {
+	w.advices.Lock()
+	defer w.advices.Unlock()
+	return slices.ContainsFunc(w.advices.all, func(a advice) bool { return a.kind == kind })
+}
+
+func (w *Worker) publishAdvice(a advice, ended bool) {
 	if w.cfg.Advise == nil {
 		return
 	}
-	data, err := json.Marshal(map[string]any{"type": kind, "replica": w.cfg.Name, "seq": w.replica.position().Applied, "text": text, "time": time.Now().UTC()})
-	if err == nil {
-		w.cfg.Advise(w.cfg.Spec.Name+".advisory."+kind, data)
+	fields := map[string]any{"type": a.kind, "replica": w.cfg.Name, "seq": w.replica.position().Applied, "text": a.text, "time": time.Now().UTC()}
+	if ended {
+		fields["ended"] = true
+	}
+	if data, err := json.Marshal(fields); err == nil {
+		w.cfg.Advise(w.cfg.Spec.Name+".advisory."+a.kind, data)
 	}
 }
 
@@ -530,9 +559,6 @@ func (w *Worker) advisory() string {
 	w.advices.Lock()
 	defer w.advices.Unlock()
 	var texts []string
-	if text := w.trouble.Load(); text != nil {
-		texts = append(texts, *text)
-	}
 	for _, a := range slices.Backward(w.advices.all) {
 		texts = append(texts, a.text)
 	}

@@ -259,7 +259,7 @@ func (w *Worker) status(req bus.Request) { w.respond(req, w.Status()) }
 // Status is what the worker's replica says of itself now.
 func (w *Worker) Status() fleet.Status {
 	s := fleet.Status{
-		Replica: w.cfg.Name, State: w.State().String(), Lag: w.lag.Load(), Predicted: w.predicted.value(),
+		Replica: w.cfg.Name, State: w.State().String(), Lag: w.lag.messages(), Predicted: w.predicted.value(),
 		Stream: w.cfg.Stream, Version: w.cfg.Version,
 		Started: w.started.UTC().Truncate(time.Second), UptimeS: int64(time.Since(w.started).Seconds()),
 		Parked: w.parking.len(), Advisory: w.advisory(), Dropped: w.cfg.Doors.Dropped(),

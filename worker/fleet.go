@@ -15,7 +15,7 @@ const (
 // heartbeat is this replica's.
 func (w *Worker) heartbeat() fleet.Heartbeat {
 	h := fleet.Heartbeat{
-		Replica: w.cfg.Name, Boot: w.predicted.boot, State: w.State().String(), Lag: w.lag.Load(),
+		Replica: w.cfg.Name, Boot: w.predicted.boot, State: w.State().String(), Lag: w.lag.messages(),
 		Version: w.cfg.Version, Advisory: w.advisory(),
 	}
 	w.replica.describe(&h)
@@ -76,6 +76,11 @@ func (w *Worker) learnOf(all []fleet.Heartbeat, put bool) {
 		w.leave()
 	case w.lagging.Load(): // whoever was furthest may be gone, or be further
 		w.target.Store(furthest - min(furthest, fleet.MaxBehind/10))
+	case w.State() == fleet.Replaying && !w.suspended.Load(): // the log grew since this one looked, and the others with it
+		near := furthest - min(furthest, fleet.MaxBehind/10)
+		if target := w.target.Load(); near > target {
+			w.target.CompareAndSwap(target, near)
+		}
 	}
 }
 

@@ -37,8 +37,8 @@ type toldResult struct {
 	outcomes []model.Outcome
 }
 
-func newReplica(m *model.Model, tamper func(*model.Model) *model.Model, pending *atomic.Uint64) *replica {
-	return &replica{model: m, tamper: tamper, awaited: map[string][]*told{}, watch: newWatch(pending)}
+func newReplica(m *model.Model, tamper func(*model.Model) *model.Model, behind *lag) *replica {
+	return &replica{model: m, tamper: tamper, awaited: map[string][]*told{}, watch: newWatch(behind)}
 }
 
 // apply folds one message and tells those who await its id.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"lockstep/model"
 	"lockstep/worker/fleet"
@@ -26,7 +25,7 @@ const (
 // chains, which other replicas' are compared with. The replica's lock guards
 // it. Of messages that are followed by many more it keeps nothing but scores.
 type watch struct {
-	pending *atomic.Uint64 // messages that follow
+	lag *lag // of the replica
 
 	next       uint64 // the sequence of the next point
 	stride     uint64 // between points
@@ -63,8 +62,8 @@ type chains struct {
 	log, state [32]byte
 }
 
-func newWatch(pending *atomic.Uint64) *watch {
-	return &watch{pending: pending, next: 1, stride: 1}
+func newWatch(behind *lag) *watch {
+	return &watch{lag: behind, next: 1, stride: 1}
 }
 
 // see is told of each message. It must cost the fold next to nothing.
@@ -72,7 +71,7 @@ func (h *watch) see(m *model.Model, result *model.Result) {
 	if result.Seq >= h.next {
 		h.sample(m)
 	}
-	if pending := h.pending.Load(); pending < tailChains {
+	if pending := h.lag.messages(); pending < tailChains {
 		h.chains[result.Seq%tailChains] = chains{result.Seq, m.LogChain(), m.StateChain()}
 		if pending < tailEvents {
 			h.keep(result)
@@ -133,7 +132,7 @@ func problemText(problems []model.Problem) string {
 
 // reset begins anew behind what a model holds.
 func (h *watch) reset(m *model.Model) {
-	*h = watch{pending: h.pending, next: m.Seq() + 1, stride: 1, from: m.Seq(), generation: h.generation + 1}
+	*h = watch{lag: h.lag, next: m.Seq() + 1, stride: 1, from: m.Seq(), generation: h.generation + 1}
 	if m.Metrics().Scored() > 0 {
 		h.points = append(h.points, point(m))
 	}

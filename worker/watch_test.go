@@ -15,7 +15,8 @@ type folded struct {
 	t     testing.TB
 	model *model.Model
 	watch *watch
-	lag   atomic.Uint64
+	lag   lag
+	seq   atomic.Uint64
 }
 
 func newFolded(t testing.TB) *folded {
@@ -24,9 +25,13 @@ func newFolded(t testing.TB) *folded {
 		t.Fatal(err)
 	}
 	f := &folded{t: t, model: m}
+	f.lag.applied = &f.seq
 	f.watch = newWatch(&f.lag)
 	return f
 }
+
+// behind has so many messages follow the next one.
+func (f *folded) behind(messages uint64) { f.lag.end.Store(f.model.Seq() + 1 + messages) }
 
 func (f *folded) apply(data string) {
 	seq := f.model.Seq() + 1
@@ -34,6 +39,7 @@ func (f *folded) apply(data string) {
 	if seq == 1 {
 		subject, data = model.SubjectGenesis, string(model.NewGenesis(f.model.Spec(), "x"))
 	}
+	f.seq.Store(seq)
 	f.watch.see(f.model, f.model.Apply(model.Message{Seq: seq, Subject: subject, Data: []byte(data)}))
 }
 
@@ -85,19 +91,19 @@ func TestTheHistoryIsBounded(t *testing.T) {
 func TestTheTailIsOfTheLogsEnd(t *testing.T) {
 	t.Parallel()
 	f := newFolded(t)
-	f.lag.Store(tailChains)
+	f.behind(tailChains + 9) // the last of the ten, tailChains
 	for range 10 {
 		f.apply(gentoo)
 	}
 	if f.watch.saying != 0 || f.watch.chains[5].seq != 0 {
 		t.Error("kept what many messages follow")
 	}
-	f.lag.Store(tailEvents)
+	f.behind(tailEvents)
 	f.apply(gentoo)
 	if f.watch.saying != 0 || f.watch.chains[11].seq != 11 {
 		t.Error("of what more messages follow than the tail holds, only the chains are kept")
 	}
-	f.lag.Store(0)
+	f.behind(0)
 	f.apply(strings.Replace(gentoo, "Gentoo", "Adelie", 1))
 	f.apply(`{"attributes":{}}`)
 	f.apply("[" + strings.Repeat(gentoo+",", 99) + gentoo + "]")
@@ -134,7 +140,7 @@ func BenchmarkWatch(b *testing.B) {
 			for range 600 {
 				f.apply(gentoo)
 			}
-			f.lag.Store(lag)
+			f.behind(lag)
 			result := f.model.Apply(model.Message{Seq: f.model.Seq() + 1, Subject: model.SubjectLearn, Data: []byte(gentoo)})
 			b.ReportAllocs()
 			for b.Loop() {

@@ -88,12 +88,11 @@ type Worker struct {
 	cfg     Config
 	log     *slog.Logger
 	state   atomic.Int32
-	lag     atomic.Uint64
+	lag     lag
 	advices struct {
 		sync.Mutex
 		all []advice // guarded by the mutex
 	}
-	trouble   atomic.Pointer[string] // why the log can't be read now
 	started   time.Time
 	replica   *replica
 	parking   *parking
@@ -147,6 +146,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{cfg: cfg, started: time.Now(), parking: &parking{limit: parkLimit, limitBytes: parkBytes}}
 	w.replica = newReplica(m, cfg.Tamper, &w.lag)
+	w.lag.applied = &w.replica.applied
 	if w.cfg.SnapshotEvery == 0 {
 		w.cfg.SnapshotEvery = snapshotEvery
 	}
@@ -194,6 +194,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.side.Go(func() { w.predicted.run(inner) })
 	w.side.Go(func() { w.rejects.run(inner) })
+	w.side.Go(func() { w.watchEnd(inner) })
 	if w.cfg.Checkpoints != nil {
 		w.side.Go(func() { w.beat(inner) })
 		w.side.Go(func() { w.audit.run(inner) })
@@ -238,6 +239,7 @@ func (w *Worker) fold(ctx context.Context) error {
 			w.prepare(ctx, first, last)
 		}
 		w.target.Store(last)
+		w.lag.end.Store(last)
 		w.parking.open(w.replica.applied.Load())
 		w.setState(fleet.Replaying)
 		w.foldsBegun.Store(w.folds.Load())
@@ -358,14 +360,13 @@ func (w *Worker) jump(ctx context.Context, gap *bus.GapError) error {
 	return fmt.Errorf("%w; no snapshot covers it (see lockstep snapshot ls): restore the log, or let a replica that has all of it write one with lockstep snapshot put", gap)
 }
 
-// troubled is told why the log can't be read, and with nil that it can.
+// troubled raises and ends the advisory that the log can't be read.
 func (w *Worker) troubled(err error) {
 	if err == nil {
-		w.trouble.Store(nil)
+		w.endAdvice("log")
 		return
 	}
-	text := fmt.Sprintf("the log cannot be read, so nothing new is learned: %v", err)
-	w.trouble.Store(&text)
+	w.advise("log", fmt.Sprintf("the log cannot be read, so nothing new is learned: %v", err))
 }
 
 // end finds the log's first and last sequence, however long the server takes to say.
@@ -377,6 +378,7 @@ func (w *Worker) end(ctx context.Context) (first, last uint64, err error) {
 			return first, last, err
 		}
 		w.log.Warn("the log does not answer; trying on", "error", err)
+		w.troubled(err) // until a tail reads it
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):
@@ -427,7 +429,7 @@ func (w *Worker) deliver(e *entry) error {
 	if w.cfg.Checkpoints != nil && fleet.IsCheckpoint(m) {
 		w.attest(m)
 	}
-	w.lag.Store(e.pending)
+	w.lag.delivered(m.Seq, e.pending)
 	w.parking.advance(m.Seq)
 	return w.caughtUp()
 }

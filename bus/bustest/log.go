@@ -434,7 +434,7 @@ func (c *Client) Tail(ctx context.Context, from bus.Position, deliver func(*bus.
 			from.Trouble(err)
 		}
 	}
-	failed := false
+	failed := true // as far as anybody knows
 	for {
 		open, _, changed := c.way.state()
 		if !open {

@@ -112,7 +112,11 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		sendValue(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready", "detail": reason})
 		return
 	}
-	send(w, http.StatusOK, []byte("{\"status\":\"ready\"}"))
+	ready := map[string]any{"status": "ready"}
+	if behind := s.worker.Load().Lag(); behind > 0 {
+		ready["lag"] = behind
+	}
+	sendValue(w, http.StatusOK, ready)
 }
 
 // unready is why requests should go to another worker; empty if this one
