@@ -13,6 +13,10 @@ type Metrics struct {
 	loss      mean
 	confusion [][]uint64 // by true class, by predicted class + 1; 0 is none; rows grow as needed
 	window    [rollingWindow]score
+
+	// No part of the state: see Sample.
+	sampler  func() (next uint64)
+	sampleAt uint64
 }
 
 // rollingWindow is how many of the last events the rolling metrics cover.
@@ -40,7 +44,15 @@ func (m *Metrics) update(class, predicted int, proba float64) {
 	m.confusion = grow(m.confusion, class)
 	m.confusion[class] = grow(m.confusion[class], predicted+1)
 	m.confusion[class][predicted+1]++
+	if m.sampler != nil && m.scored >= m.sampleAt {
+		m.sampleAt = m.sampler()
+	}
 }
+
+// Sample has f called once at events were scored, between two events of a
+// message too; f says at how many events it is called next. It is no part of
+// the state: a restored model has none.
+func (m *Metrics) Sample(at uint64, f func() (next uint64)) { m.sampleAt, m.sampler = at, f }
 
 // Scored is how many events were scored, Correct how many of them rightly.
 func (m *Metrics) Scored() uint64 { return m.scored }

@@ -47,7 +47,7 @@ func (r *replica) apply(e *model.Entry, rejected func(*model.Result, [32]byte)) 
 	defer r.mu.Unlock()
 	result := r.model.ApplyEntry(e)
 	r.applied.Store(result.Seq)
-	r.watch.see(r.model, result)
+	r.watch.see(r.model, result, e.Time)
 	r.tail = r.tail[:0]
 	if e.ID != "" && len(r.awaited) > 0 {
 		for _, t := range r.awaited[e.ID] {

@@ -27,10 +27,10 @@ const (
 type watch struct {
 	lag *lag // of the replica
 
-	next       uint64 // the sequence of the next point
-	stride     uint64 // between points
-	from       uint64 // what was learned up to there is known by its sum alone
-	generation uint64 // changes when points do that were there before
+	sampled    *model.Model // whose events are counted
+	stride     uint64       // events between points
+	from       uint64       // what was learned up to there is known by its sum alone
+	generation uint64       // changes when points do that were there before
 	points     []Point
 
 	said   [tailEvents]Said
@@ -38,7 +38,8 @@ type watch struct {
 	chains [tailChains]chains
 }
 
-// Point is how good the model was at a sequence. Losses are in nats.
+// Point is how good the model was after so many events, of which the last
+// came at a sequence. Losses are means of -ln(probability given to the label).
 type Point struct {
 	Seq, Scored                  uint64
 	Accuracy, LogLoss            float64 // of all events up to there
@@ -48,7 +49,8 @@ type Point struct {
 // Said is what the fold said of an event.
 type Said struct {
 	Seq       uint64
-	Index     int // the event's place in a batch, -1 where it came alone
+	Index     int   // the event's place in a batch, -1 where it came alone
+	Stored    int64 // when the server stored it, in nanoseconds since 1970
 	Verdict   model.Verdict
 	Label     string  // of the event
 	Predicted string  // before it was learned
@@ -63,31 +65,47 @@ type chains struct {
 }
 
 func newWatch(behind *lag) *watch {
-	return &watch{lag: behind, next: 1, stride: 1}
+	return &watch{lag: behind, stride: 1}
 }
 
-// see is told of each message. It must cost the fold next to nothing.
-func (h *watch) see(m *model.Model, result *model.Result) {
-	if result.Seq >= h.next {
-		h.sample(m)
+// see is told of each message, and when it was stored. It must cost the fold
+// next to nothing.
+func (h *watch) see(m *model.Model, result *model.Result, stored int64) {
+	if h.sampled != m {
+		h.attend(m)
 	}
 	if pending := h.lag.messages(); pending < tailChains {
 		h.chains[result.Seq%tailChains] = chains{result.Seq, m.LogChain(), m.StateChain()}
 		if pending < tailEvents {
-			h.keep(result)
+			h.keep(result, stored)
 		}
 	}
 }
 
-// sample adds a point. All replicas take them at the same sequences.
+// attend has the model call for a sample as its events are counted. All
+// replicas take theirs after the same events.
+func (h *watch) attend(m *model.Model) {
+	h.sampled = m
+	m.Metrics().Sample(h.after(m.Metrics().Scored()), func() (next uint64) {
+		h.sample(m)
+		return h.after(m.Metrics().Scored())
+	})
+}
+
+// after is the number of events at which the next point is taken.
+func (h *watch) after(scored uint64) uint64 { return (scored/h.stride + 1) * h.stride }
+
+// sample adds a point, and thins them out where they are too many. One that
+// a snapshot began with stays.
 func (h *watch) sample(m *model.Model) {
 	if len(h.points) >= maxPoints {
 		h.stride *= 2
 		h.generation++
-		h.points = slices.DeleteFunc(h.points, func(p Point) bool { return p.Seq%h.stride != 0 && p.Seq != h.from })
+		h.points = slices.DeleteFunc(h.points, func(p Point) bool {
+			return p.Scored%h.stride != 0 && (h.from == 0 || p.Seq != h.from)
+		})
 	}
-	h.next = (m.Seq()/h.stride + 1) * h.stride
-	if m.Metrics().Scored() > 0 && (m.Seq()%h.stride == 0 || len(h.points) == 0) {
+	if m.Metrics().Scored()%h.stride == 0 {
 		h.points = append(h.points, point(m))
 	}
 }
@@ -100,11 +118,11 @@ func point(m *model.Model) Point {
 }
 
 // keep adds what was said of a message's last events.
-func (h *watch) keep(result *model.Result) {
+func (h *watch) keep(result *model.Result, stored int64) {
 	first := max(0, len(result.Outcomes)-tailEvents)
 	for i := first; i < len(result.Outcomes); i++ {
 		o := &result.Outcomes[i]
-		s := Said{Seq: result.Seq, Index: -1, Verdict: o.Verdict, Label: o.Answer.Label, Predicted: o.Answer.Predicted, Known: o.Answer.Known}
+		s := Said{Seq: result.Seq, Index: -1, Stored: stored, Verdict: o.Verdict, Label: o.Answer.Label, Predicted: o.Answer.Predicted, Known: o.Answer.Known}
 		if result.Batch {
 			s.Index = i
 		}
@@ -132,7 +150,8 @@ func problemText(problems []model.Problem) string {
 
 // reset begins anew behind what a model holds.
 func (h *watch) reset(m *model.Model) {
-	*h = watch{lag: h.lag, next: m.Seq() + 1, stride: 1, from: m.Seq(), generation: h.generation + 1}
+	*h = watch{lag: h.lag, stride: 1, from: m.Seq(), generation: h.generation + 1}
+	h.attend(m)
 	if m.Metrics().Scored() > 0 {
 		h.points = append(h.points, point(m))
 	}

@@ -40,11 +40,44 @@ func (f *folded) apply(data string) {
 		subject, data = model.SubjectGenesis, string(model.NewGenesis(f.model.Spec(), "x"))
 	}
 	f.seq.Store(seq)
-	f.watch.see(f.model, f.model.Apply(model.Message{Seq: seq, Subject: subject, Data: []byte(data)}))
+	f.watch.see(f.model, f.model.Apply(model.Message{Seq: seq, Subject: subject, Data: []byte(data)}), int64(seq))
 }
 
-// TestTheHistoryIsBounded: however long the log, the points are few, at the
-// same sequences on every replica, and evenly spread.
+// TestTheHistoryCountsEvents: a message of many events is no single point.
+func TestTheHistoryCountsEvents(t *testing.T) {
+	t.Parallel()
+	f := newFolded(t)
+	f.apply("")
+	batch := "[" + strings.Repeat(gentoo+",", 99) + gentoo + "]"
+	for range 3 {
+		f.apply(batch)
+	}
+	if got, want := len(f.watch.points), 300; got != want {
+		t.Fatalf("%d points, want %d", got, want)
+	}
+	for i, p := range f.watch.points {
+		if got, want := p.Scored, uint64(i+1); got != want {
+			t.Fatalf("point %d is after %d events, want %d", i, got, want)
+		}
+		if got, want := p.Seq, uint64(i/100+2); got != want {
+			t.Fatalf("point %d is of message %d, want %d", i, got, want)
+		}
+	}
+	for range 20 {
+		f.apply(batch)
+	}
+	for _, p := range f.watch.points {
+		if p.Scored%f.watch.stride != 0 {
+			t.Fatalf("%+v with stride %d", p, f.watch.stride)
+		}
+	}
+	if got, want := len(f.watch.points), 2300/8; f.watch.stride != 8 || got != want {
+		t.Errorf("%d points with stride %d, want %d with 8", got, f.watch.stride, want)
+	}
+}
+
+// TestTheHistoryIsBounded: however long the log, the points are few, after
+// the same events on every replica, and evenly spread.
 func TestTheHistoryIsBounded(t *testing.T) {
 	t.Parallel()
 	f := newFolded(t)
@@ -57,11 +90,11 @@ func TestTheHistoryIsBounded(t *testing.T) {
 		generations[f.watch.generation] = true
 	}
 	h := f.watch
-	if h.stride != 16 || len(generations) != 5 || len(h.points) != 5000/16 {
+	if h.stride != 16 || len(generations) != 5 || len(h.points) != 4999/16 {
 		t.Errorf("stride %d, %d generations, %d points", h.stride, len(generations), len(h.points))
 	}
 	for i, p := range h.points {
-		if p.Seq != uint64(i+1)*16 || p.Scored != p.Seq-1 {
+		if p.Scored != uint64(i+1)*16 || p.Seq != p.Scored+1 {
 			t.Fatalf("point %d is %+v", i, p)
 		}
 	}
@@ -80,7 +113,7 @@ func TestTheHistoryIsBounded(t *testing.T) {
 		t.Errorf("from %d, generation %d, first %+v of %d", h.from, h.generation, h.points[0], len(h.points))
 	}
 	for _, p := range h.points[1:] {
-		if p.Seq%h.stride != 0 {
+		if p.Scored%h.stride != 0 {
 			t.Fatalf("%+v with stride %d", p, h.stride)
 		}
 	}
@@ -112,7 +145,7 @@ func TestTheTailIsOfTheLogsEnd(t *testing.T) {
 		t.Fatalf("%d kept", h.saying)
 	}
 	last := h.said[(h.saying-1)%tailEvents]
-	if last.Seq != 14 || last.Index != 99 || last.Verdict != model.Learned || last.Label != "Gentoo" || last.Proba == 0 {
+	if last.Seq != 14 || last.Index != 99 || last.Verdict != model.Learned || last.Label != "Gentoo" || last.Proba == 0 || last.Stored != 14 {
 		t.Errorf("%+v", last)
 	}
 	f.apply(`{}`)
@@ -128,7 +161,7 @@ func TestWatchingCostsTheFoldNothing(t *testing.T) {
 		f.apply(gentoo)
 	}
 	result := f.model.Apply(model.Message{Seq: f.model.Seq() + 1, Subject: model.SubjectLearn, Data: []byte(gentoo)})
-	if n := testing.AllocsPerRun(1000, func() { f.watch.see(f.model, result) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { f.watch.see(f.model, result, 1) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -144,7 +177,7 @@ func BenchmarkWatch(b *testing.B) {
 			result := f.model.Apply(model.Message{Seq: f.model.Seq() + 1, Subject: model.SubjectLearn, Data: []byte(gentoo)})
 			b.ReportAllocs()
 			for b.Loop() {
-				f.watch.see(f.model, result)
+				f.watch.see(f.model, result, 1)
 			}
 		})
 	}

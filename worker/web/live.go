@@ -326,6 +326,7 @@ func classes(v *worker.View) classState {
 type said struct {
 	Seq       uint64  `json:"seq"`
 	Index     *int    `json:"index,omitempty"` // in a batch
+	Stored    int64   `json:"stored"`          // milliseconds since 1970
 	Verdict   string  `json:"verdict"`
 	Label     string  `json:"label"`
 	Predicted *string `json:"predicted"` // null: nothing was
@@ -336,7 +337,7 @@ type said struct {
 func verdicts(all []worker.Said) []said {
 	out := make([]said, 0, len(all))
 	for _, s := range slices.Backward(all) {
-		t := said{Seq: s.Seq, Verdict: s.Verdict.String(), Label: s.Label, Proba: s.Proba, Problem: s.Problem}
+		t := said{Seq: s.Seq, Stored: s.Stored / int64(time.Millisecond), Verdict: s.Verdict.String(), Label: s.Label, Proba: s.Proba, Problem: s.Problem}
 		if s.Index >= 0 {
 			t.Index = &s.Index
 		}
