@@ -58,6 +58,34 @@ func logConfig() bus.LogConfig {
 	return bus.LogConfig{Model: "m", Genesis: func() []byte { return []byte(bus.NewID()) }}
 }
 
+// TestARefusalStoresNothing, and says what JetStream says; a guard that holds
+// is no hindrance.
+func TestARefusalStoresNothing(t *testing.T) {
+	log, err := bus.OpenLog(t.Context(), newConn(t), logConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := func(seq string) bus.Guard { return bus.Guard{Header: "Nats-Expected-Last-Sequence", Value: seq} }
+	for _, c := range []struct {
+		data    []byte
+		guards  []bus.Guard
+		errCode int
+	}{
+		{[]byte("x"), []bus.Guard{last("7")}, 10071},
+		{[]byte("x"), []bus.Guard{last("1"), {Header: "Nats-Expected-Last-Subject-Sequence", Value: "1"}}, 10071},
+		{make([]byte, log.Limit()+1), nil, 0},
+	} {
+		_, err := log.Append(testContext(t), "m.learn", bus.NewID(), c.data, c.guards...)
+		var refused *bus.RefusedError
+		if !errors.As(err, &refused) || refused.ErrCode != c.errCode || errors.Is(err, bus.ErrTooLarge) != (len(c.guards) == 0) {
+			t.Errorf("%d bytes under %v: %v", len(c.data), c.guards, err)
+		}
+	}
+	if ack, err := log.Append(testContext(t), "m.learn", "", []byte("x"), last("1")); err != nil || ack.Seq != 2 {
+		t.Errorf("a guard that holds: %+v %v", ack, err)
+	}
+}
+
 // TestTwoThatCreateAtOnceEndUpWithOneLog: and its first message is a genesis,
 // and it was opened for learning once.
 func TestTwoThatCreateAtOnceEndUpWithOneLog(t *testing.T) {

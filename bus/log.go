@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -385,6 +386,22 @@ type RefusedError struct {
 	Code, ErrCode int
 	Description   string
 	Err           error // what it is besides, as ErrTooLarge
+}
+
+// Body is the refusal as JetStream answers a publisher.
+func (e *RefusedError) Body() []byte {
+	type wireError struct {
+		Code        int    `json:"code"`
+		ErrCode     int    `json:"err_code"`
+		Description string `json:"description"`
+	}
+	body, err := json.Marshal(struct {
+		Error wireError `json:"error"`
+	}{wireError{e.Code, e.ErrCode, e.Description}})
+	if err != nil {
+		panic(err) // numbers and texts always marshal
+	}
+	return body
 }
 
 func (e *RefusedError) Error() string { return e.Err.Error() }

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -54,6 +55,21 @@ func TestNoRoomIsNotRetried(t *testing.T) {
 		err := &jetstream.APIError{Code: 503, ErrorCode: jetstream.ErrorCode(c.code)}
 		if transient(err) == c.full || errors.Is(named(err), ErrFull) != c.full {
 			t.Errorf("%d: retried %t, named %v", c.code, transient(err), named(err))
+		}
+	}
+}
+
+// TestOnlyAFirstRefusalIsSure that nothing is stored: an earlier attempt may
+// have been, and its acknowledgement lost.
+func TestOnlyAFirstRefusalIsSure(t *testing.T) {
+	var sure *RefusedError
+	refusal := &jetstream.APIError{Code: 400, ErrorCode: 10054}
+	if err := refused(refusal, 1); !errors.As(err, &sure) || sure.ErrCode != 10054 {
+		t.Errorf("the first attempt: %v", err)
+	}
+	for _, err := range []error{refused(refusal, 2), refused(&jetstream.APIError{Code: 503, ErrorCode: 10008}, 1), refused(context.DeadlineExceeded, 1)} {
+		if errors.As(err, &sure) {
+			t.Errorf("it may be stored: %v", err)
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,6 +51,8 @@ type Request interface {
 	Data() []byte
 	// Header is the first value of a header, or empty.
 	Header(name string) string
+	// HeaderNames are the names of all headers, in no order.
+	HeaderNames() []string
 	// Reply answers with a body, which is the caller's again afterwards.
 	Reply(body []byte)
 	// Error answers with an error: its code and description as micro's
@@ -98,6 +102,8 @@ func (r *request) Keep() { r.kept = true }
 func (r *request) Data() []byte { return r.msg.Data() }
 
 func (r *request) Header(name string) string { return r.msg.Headers().Get(name) }
+
+func (r *request) HeaderNames() []string { return slices.Collect(maps.Keys(r.msg.Headers())) }
 
 func (r *request) Reply(body []byte) {
 	if !r.answered.Swap(true) {

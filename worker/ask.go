@@ -23,6 +23,7 @@ type Question struct {
 	Verb   string              // predict, teach or explain
 	Data   []byte              // the body; not to be changed until the answer
 	Header func(string) string // the first value of a header, or empty
+	Names  []string            // of all headers
 }
 
 // Ask answers a request through the very handlers that answer over NATS, so
@@ -96,6 +97,8 @@ func (r *inquiry) Header(name string) string {
 	}
 	return r.q.Header(name)
 }
+
+func (r *inquiry) HeaderNames() []string { return r.q.Names }
 
 func (r *inquiry) Reply(body []byte) { r.end(Answer{Body: bytes.Clone(body)}) }
 

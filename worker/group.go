@@ -92,7 +92,7 @@ func (g *group) expire(l *lesson) {
 		refuse(l.req, 504, "the event was not acknowledged in time; it may be stored all the same: "+repeatUnnamed, nil)
 		return
 	}
-	defer g.worker.lessons.remove(len(l.data))
+	defer g.worker.release(l)
 	refuse(l.req, 504, "the event is not stored: the log acknowledges nothing; try again", nil)
 }
 
@@ -157,17 +157,17 @@ func (p *parcel) again() string {
 	return fmt.Sprintf("ask again with the same Nats-Msg-Id (%s)", p.id)
 }
 
-// own is what the fold said of a lesson's event as it would have said it of
-// the event alone: without the index that its problems have in a group.
-func (p *parcel) own(o model.Outcome) model.Outcome {
-	if len(p.lessons) == 1 {
-		return o
+// own is what the fold said of a lesson's events as it would have said it of
+// the lesson alone: without the index that its problems have in a group. What
+// the fold said is nobody's else, and is changed where it stands.
+func (p *parcel) own(outcomes []model.Outcome) []model.Outcome {
+	if len(p.lessons) > 1 {
+		for i := range outcomes {
+			for j := range outcomes[i].Problems {
+				problem := &outcomes[i].Problems[j]
+				problem.Loc = problem.Loc[1:]
+			}
+		}
 	}
-	problems := o.Problems
-	o.Problems = nil
-	for _, problem := range problems {
-		problem.Loc = problem.Loc[1:]
-		o.Problems = append(o.Problems, problem)
-	}
-	return o
+	return outcomes
 }

@@ -188,7 +188,9 @@ func (l *elsewhere) Message(_ context.Context, seq uint64) (*bus.Message, error)
 }
 
 // run runs a worker on a log of the test's, until it is ready.
-func (f *testFleet) run(log Log) *Worker {
+func (f *testFleet) run(log Log) *Worker { return f.runWith(log, model.DefaultSpec()) }
+
+func (f *testFleet) runWith(log Log, spec *model.Spec) *Worker {
 	f.t.Helper()
 	doors, err := bus.Connect(f.t.Context(), bus.ConnectConfig{Server: f.url})
 	if err != nil {
@@ -200,8 +202,8 @@ func (f *testFleet) run(log Log) *Worker {
 		f.t.Fatal(err)
 	}
 	w, err := New(Config{
-		Name: "a", Stream: "PENGUINS", Version: "1.2.3", Spec: model.DefaultSpec(), Log: log, Doors: bus.Doors{Conn: doors},
-		Predicted: predicted, Logger: slog.New(slog.DiscardHandler),
+		Name: "a", Stream: "PENGUINS", Version: "1.2.3", Spec: spec, Log: log, Doors: bus.Doors{Conn: doors},
+		Predicted: predicted, Verdicts: simVerdicts{}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		f.t.Fatal(err)

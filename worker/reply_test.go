@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"testing"
@@ -21,7 +22,9 @@ type question struct {
 	headers map[string]string
 }
 
-func (q *question) Data() []byte              { return []byte(row) }
+func (q *question) Data() []byte          { return []byte(row) }
+func (q *question) HeaderNames() []string { return slices.Collect(maps.Keys(q.headers)) }
+
 func (q *question) Header(name string) string { return q.headers[name] }
 
 // reply is the answer that was given, nil if there is none yet.
@@ -125,6 +128,8 @@ type lecture struct {
 
 func (l *lecture) Data() []byte { return []byte(gentoo) }
 
+func (l *lecture) HeaderNames() []string { return nil }
+
 func (l *lecture) Header(name string) string {
 	return map[string]string{headerID: l.id, headerTimeout: "1m"}[name]
 }
@@ -173,8 +178,10 @@ type plain struct {
 	body []byte
 }
 
-func (p *plain) Keep()                              { p.t.Error("it is kept") }
-func (p *plain) Data() []byte                       { return p.data }
+func (p *plain) Keep()                 { p.t.Error("it is kept") }
+func (p *plain) Data() []byte          { return p.data }
+func (p *plain) HeaderNames() []string { return nil }
+
 func (p *plain) Header(string) string               { return "" }
 func (p *plain) Reply(body []byte)                  { p.body = append(p.body[:0], body...) }
 func (p *plain) Error(_ int, text string, _ []byte) { p.t.Error(text) }

@@ -576,8 +576,10 @@ type simAnswer struct {
 	wrong bool // whoever answered has a flipped bit
 }
 
-func (r *simRequest) Keep()                     {}
-func (r *simRequest) Data() []byte              { return r.data }
+func (r *simRequest) Keep()                 {}
+func (r *simRequest) Data() []byte          { return r.data }
+func (r *simRequest) HeaderNames() []string { return slices.Collect(maps.Keys(r.header)) }
+
 func (r *simRequest) Header(name string) string { return r.header[name] }
 func (r *simRequest) Reply(body []byte)         { r.end(0, bytes.Clone(body)) }
 func (r *simRequest) Error(code int, _ string, body []byte) {

@@ -45,7 +45,8 @@ type lesson struct {
 	named    bool   // it came under a Nats-Msg-Id
 	id       string // of its message
 	data     []byte
-	events   []model.Event // own their memory
+	decoder  *model.Decoder // owns the events
+	events   []model.Event
 	batch    bool
 	guards   []bus.Guard
 	want     wants
@@ -72,6 +73,16 @@ func (w *Worker) teach(req bus.Request) {
 		invalid(req, err)
 		return
 	}
+	guards, err := guards(req)
+	if err != nil {
+		invalid(req, err)
+		return
+	}
+	if stream := req.Header(headerStream); stream != "" && stream != w.cfg.Stream {
+		mismatch := bus.RefusedError{Code: 400, ErrCode: 10060, Description: "expected stream does not match"}
+		req.Error(mismatch.Code, mismatch.Description, mismatch.Body())
+		return
+	}
 	if n := len(req.Header(headerID)); n > maxMessageID {
 		refuse(req, 422, fmt.Sprintf("%s has %d bytes, the most is %d", headerID, n, maxMessageID), nil)
 		return
@@ -83,7 +94,7 @@ func (w *Worker) teach(req bus.Request) {
 	req.Keep()
 	go w.learn(w.group, &lesson{
 		req: req, named: req.Header(headerID) != "", id: req.Header(headerID), data: req.Data(),
-		want: want, deadline: time.Now().Add(want.timeout),
+		guards: guards, want: want, deadline: time.Now().Add(want.timeout),
 	})
 }
 
@@ -103,7 +114,16 @@ func (w *Worker) learn(g *group, l *lesson) {
 		w.publish(g.ctx, newParcel(l))
 		return
 	}
+	w.release(l)
+}
+
+// release ends a lesson that is answered, and that nobody uses any more.
+func (w *Worker) release(l *lesson) {
+	l.stop()
 	w.lessons.remove(len(l.data))
+	if !l.batch { // what a batch needed is not worth keeping
+		w.decoders.Put(l.decoder)
+	}
 }
 
 const idTaken = "the id is taken by an event with another payload; use a new id"
@@ -111,8 +131,9 @@ const idTaken = "the id is taken by an event with another payload; use a new id"
 // check decodes a lesson, refuses what the fold would reject, and names the
 // events whose id is taken. Nothing bad is stored.
 func (w *Worker) check(l *lesson) (taken []model.Problem, err error) {
-	// The decoder is the lesson's own: its events live until the answer.
-	l.events, l.batch, err = model.NewDecoder(w.cfg.Spec).Learn(l.data)
+	// The decoder is the lesson's own: its events live until the end.
+	l.decoder = w.decoders.Get().(*model.Decoder)
+	l.events, l.batch, err = l.decoder.Learn(l.data)
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +194,13 @@ func unknown(outcomes []model.Outcome) bool {
 // applied.
 func (w *Worker) publish(ctx context.Context, p *parcel) {
 	p.told = w.replica.await(p.id)
+	if ctx.Err() != nil {
+		for _, l := range p.lessons {
+			refuse(l.req, 503, "this worker leaves the group, and the event is not stored: try again", nil)
+			w.done(p, l)
+		}
+		return
+	}
 	within, cancel := context.WithDeadline(ctx, p.deadline())
 	defer cancel()
 	ack, err := w.cfg.Log.Append(within, w.cfg.Spec.Name+"."+model.SubjectLearn, p.id, p.data, p.guards...)
@@ -197,8 +225,7 @@ func (w *Worker) publish(ctx context.Context, p *parcel) {
 
 // done ends a lesson that is answered.
 func (w *Worker) done(p *parcel, l *lesson) {
-	l.stop()
-	w.lessons.remove(len(l.data))
+	w.release(l)
 	if p.left.Add(-1) == 0 {
 		w.replica.forget(p.id, p.told)
 	}
@@ -228,12 +255,18 @@ func (w *Worker) await(p *parcel, l *lesson, ack bus.Ack) {
 // unstored answers a lesson that was not acknowledged.
 func (w *Worker) unstored(p *parcel, l *lesson, err error) {
 	var denied *bus.PermissionError
+	var refused *bus.RefusedError
 	code, hint := 503, "it may be stored all the same: "+p.again()
 	switch {
 	case errors.As(err, &denied):
 		hint = "this worker lacks a right"
 	case errors.Is(err, bus.ErrTooLarge):
 		code, hint = 413, "it is not stored: split it"
+	case errors.As(err, &refused) && len(p.guards) > 0 && refused.Code < 500:
+		l.req.Error(refused.Code, refused.Description, refused.Body())
+		return
+	case refused != nil:
+		hint = "it is not stored: try again"
 	case errors.Is(err, context.DeadlineExceeded):
 		code = 504
 	}
@@ -245,12 +278,16 @@ func (w *Worker) unstored(p *parcel, l *lesson, err error) {
 // there before, it is what the ids remember. It returns false if that does
 // not tell what became of the lesson.
 func (w *Worker) finish(p *parcel, l *lesson, ack bus.Ack) bool {
+	heard := p.told.of(ack.Seq)
+	own := !ack.Duplicate && len(heard) == p.events
+	if own && !l.named { // nobody else knows the id
+		w.answer(l, ack.Seq, p.own(heard[l.first:l.first+len(l.events)]))
+		return true
+	}
 	outcomes := w.recall(l)
-	if heard := p.told.of(ack.Seq); !ack.Duplicate && len(heard) == p.events {
-		for i := range outcomes {
-			if !outcomes[i].Conflict {
-				outcomes[i] = p.own(heard[l.first+i])
-			}
+	for i := range outcomes {
+		if own && !outcomes[i].Conflict {
+			outcomes[i] = heard[i]
 		}
 	}
 	if unknown(outcomes) {

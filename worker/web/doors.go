@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -168,7 +170,7 @@ func (s *Server) status(served *served, w http.ResponseWriter, _ *http.Request) 
 // more with the number that pydantic would take it for.
 func (s *Server) ask(served *served, r *http.Request, verb string, b *body) (worker.Answer, error) {
 	b.asked = true
-	q := worker.Question{Verb: verb, Data: b.data, Header: func(name string) string { return header(r, name) }}
+	q := worker.Question{Verb: verb, Data: b.data, Header: func(name string) string { return header(r, name) }, Names: slices.Collect(maps.Keys(r.Header))}
 	answer, err := served.Ask(r.Context(), q)
 	if err == nil && answer.Code == http.StatusUnprocessableEntity && bytes.Contains(answer.Body, []byte(`"float_type"`)) {
 		if data, changed := lax(served.Spec(), verb, b.data); changed {
