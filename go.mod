@@ -26,6 +26,7 @@ require (
 	go.yaml.in/yaml/v3 v3.0.6 // a model's spec
 	golang.org/x/net v0.61.0 // the HTTP door holds only so many connections
 	golang.org/x/term v0.47.0 // is it a terminal?
+	golang.org/x/text v0.43.0 // the characters of Latin-1 and Windows-1252 files
 )
 
 require (
@@ -62,7 +63,6 @@ require (
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
-	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect

@@ -269,7 +269,7 @@ func TestPublisher(t *testing.T) {
 	}
 	const n = 1000
 	var tags []int
-	p := log.Publisher(t.Context(), "m.learn", func(tag int, ack bus.Ack) {
+	p := log.Publisher(t.Context(), "m.learn", func(tag int, ack bus.Ack, _ error) {
 		if ack.Duplicate {
 			t.Errorf("message %d is a duplicate", tag)
 		}
@@ -291,7 +291,7 @@ func TestPublisher(t *testing.T) {
 	if _, last, err := log.End(t.Context()); err != nil || last != n+1 || len(tags) != n || !slices.IsSorted(tags) {
 		t.Errorf("%d acknowledged, the log ends at %d: %v", len(tags), last, err)
 	}
-	bad := log.Publisher(t.Context(), "m.learn", func(int, bus.Ack) {})
+	bad := log.Publisher(t.Context(), "m.learn", func(int, bus.Ack, error) {})
 	_ = bad.Publish("big", make([]byte, bus.MaxMessage+1), 0)
 	if err := bad.Close(); err == nil {
 		t.Error("a message that is too big is taken")

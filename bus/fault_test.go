@@ -414,7 +414,7 @@ func TestTailIsOvertaken(t *testing.T) {
 	conn := connect(t, bus.ConnectConfig{Server: startServer(t, broker.Config{}).ClientURL()})
 	l := openLog(t, conn)
 	const n = 5000
-	p := l.Publisher(testContext(t), "m.learn", func(int, bus.Ack) {})
+	p := l.Publisher(testContext(t), "m.learn", func(int, bus.Ack, error) {})
 	for i := range n {
 		if err := p.Publish(bus.NewID(), []byte("x"), i); err != nil {
 			t.Fatal(err)

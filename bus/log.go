@@ -362,6 +362,24 @@ func (l *Log) End(ctx context.Context) (first, last uint64, err error) {
 	return info.State.FirstSeq, info.State.LastSeq, nil
 }
 
+// MaxBody is the most bytes of data that the log takes in one message: what
+// the server and the stream take, less room for a message's headers. For a user
+// who may not look at the stream it is what Lockstep makes its streams with.
+func (l *Log) MaxBody(ctx context.Context) (int, error) {
+	const headers = 512
+	most := int64(MaxMessage)
+	info, err := l.info(ctx)
+	var denied *PermissionError
+	switch {
+	case errors.As(err, &denied):
+	case err != nil:
+		return 0, fmt.Errorf("log %s: %w", l.config.Stream(), err)
+	case info.Config.MaxMsgSize > 0:
+		most = int64(info.Config.MaxMsgSize)
+	}
+	return int(min(most, l.conn.MaxPayload())) - headers, nil
+}
+
 // Cut removes the messages below a sequence.
 func (l *Log) Cut(ctx context.Context, below uint64) error {
 	return l.conn.do(ctx, l.conn.api, apiTimeout, func(ctx context.Context) error {
@@ -527,10 +545,11 @@ type Publisher struct {
 	log      *Log
 	ctx      context.Context
 	subject  string
-	acked    func(tag int, ack Ack)
+	outcome  func(tag int, ack Ack, err error)
 	inFlight chan publication
-	done     chan struct{}
-	err      error // of the first that could not be stored; read after done
+	done     chan struct{} // closed when everything is accounted for
+	failed   chan struct{} // closed when a message could not be stored
+	err      error         // of the first that could not be stored; read after failed or done
 }
 
 type publication struct {
@@ -543,11 +562,18 @@ type publication struct {
 // maxInFlight is how many messages a publisher sends ahead of their acks.
 const maxInFlight = 64
 
-// Publisher starts to append to a subject. acked is called for each message
-// in the order of their Publish, with the tag it was given, from one
-// goroutine that ends before Close returns.
-func (l *Log) Publisher(ctx context.Context, subject string, acked func(tag int, ack Ack)) *Publisher {
-	p := &Publisher{log: l, ctx: ctx, subject: subject, acked: acked, inFlight: make(chan publication, maxInFlight), done: make(chan struct{})}
+// ErrUnacknowledged is returned for a message that was sent and not
+// acknowledged: it may be stored, or not.
+var ErrUnacknowledged = errors.New("no acknowledgement came")
+
+// Publisher starts to append to a subject. outcome is called for each message
+// in the order of their Publish, with the tag it was given and why it is not
+// stored, from one goroutine that ends before Close returns. After the first
+// message that could not be stored nothing more is sent, but what is in flight
+// is still waited for.
+func (l *Log) Publisher(ctx context.Context, subject string, outcome func(tag int, ack Ack, err error)) *Publisher {
+	p := &Publisher{log: l, ctx: ctx, subject: subject, outcome: outcome, inFlight: make(chan publication, maxInFlight),
+		done: make(chan struct{}), failed: make(chan struct{})}
 	go p.collect()
 	return p
 }
@@ -555,16 +581,19 @@ func (l *Log) Publisher(ctx context.Context, subject string, acked func(tag int,
 // Publish sends a message; it waits while too many are in flight. A message
 // whose ack does not come is sent again under the same id.
 func (p *Publisher) Publish(id string, data []byte, tag int) error {
+	select {
+	case <-p.failed:
+		return p.err
+	default:
+	}
 	future, err := p.log.js.PublishAsync(p.subject, data, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0))
 	if err != nil {
 		future = nil // collect appends it
 	}
-	select {
-	case <-p.done:
-		return p.err
-	case p.inFlight <- publication{future, id, data, tag}:
-		return nil
-	}
+	// Even after a failure it goes the same way: the message is sent, and may
+	// be stored.
+	p.inFlight <- publication{future, id, data, tag}
+	return nil
 }
 
 // Close waits until everything is acknowledged, and returns the first error.
@@ -578,11 +607,11 @@ func (p *Publisher) collect() {
 	defer close(p.done)
 	for one := range p.inFlight {
 		ack, err := p.await(one)
-		if err != nil {
+		p.outcome(one.tag, ack, err)
+		if err != nil && p.err == nil {
 			p.err = err
-			return
+			close(p.failed)
 		}
-		p.acked(one.tag, ack)
 	}
 }
 
@@ -599,10 +628,16 @@ func (p *Publisher) await(one publication) (Ack, error) {
 			}
 		case <-timeout.C:
 		case <-p.ctx.Done():
-			return Ack{}, p.ctx.Err()
+			return Ack{}, fmt.Errorf("%w: %w", ErrUnacknowledged, context.Cause(p.ctx))
 		}
 	}
+	if p.err != nil {
+		return Ack{}, ErrUnacknowledged // nothing is sent again
+	}
 	ack, err := p.log.Append(p.ctx, p.subject, one.id, one.data)
+	if err != nil && p.ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", ErrUnacknowledged, err)
+	}
 	ack.Duplicate = false // most likely the first attempt's own
 	return ack, err
 }

@@ -40,7 +40,7 @@ func TestColdStart(t *testing.T) {
 	rows := penguinEvents(t)
 	const batch = 100
 	began := time.Now()
-	p := log.Publisher(t.Context(), "penguins.learn", func(int, bus.Ack) {})
+	p := log.Publisher(t.Context(), "penguins.learn", func(int, bus.Ack, error) {})
 	for i := range events / batch {
 		var body bytes.Buffer
 		for j := range batch {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -21,6 +22,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/bus/broker"
+	"lockstep/cmd/lockstep/internal/rows"
 	"lockstep/model"
 	"lockstep/worker"
 	"lockstep/worker/web"
@@ -32,6 +34,27 @@ import (
 //
 //go:embed penguins.csv
 var penguins string
+
+// penguinRows are the penguins as learn events.
+func penguinRows() (events [][]byte, err error) {
+	text, err := rows.NewText(strings.NewReader(penguins), "")
+	if err != nil {
+		return nil, err
+	}
+	r, err := rows.NewReader(text, "penguins.csv", model.DefaultSpec(), rows.Options{NA: []string{"NA"}})
+	if err != nil {
+		return nil, err
+	}
+	for {
+		row, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return events, nil
+		} else if err != nil {
+			return nil, err
+		}
+		events = append(events, bytes.Clone(row.Data))
+	}
+}
 
 const (
 	defaultPort = 4222
@@ -296,25 +319,15 @@ func (d *demo) startWorkers(ctx context.Context, errOut io.Writer) (*fleet, erro
 // teach predicts and then teaches each penguin, through the same doors that
 // any client uses. Its ids are fixed, so a second run learns nothing twice.
 func (d *demo) teach(cmd *cobra.Command) (taught int, err error) {
-	next, err := csvEvents(d.spec, strings.NewReader(penguins))
+	events, err := penguinRows()
 	if err != nil {
 		return 0, err
 	}
-	bar := progress(cmd, "teaching", int64(strings.Count(penguins, "\n")-1), !d.options.json)
+	bar := progress(cmd, "teaching", int64(len(events)), !d.options.json)
 	defer bar.Finish()
 	correct, known := 0, 0
-	for {
-		e, err := next()
-		if errors.Is(err, io.EOF) {
-			bar.Finish()
-			if known > 0 {
-				fmt.Fprintf(d.out, "%d penguins were known already from an earlier run, and were not learned again\n", known)
-			}
-			return taught, nil
-		} else if err != nil {
-			return taught, err
-		}
-		right, again, err := d.lesson(cmd.Context(), e)
+	for i, event := range events {
+		right, again, err := d.lesson(cmd.Context(), i, event)
 		if err != nil {
 			return taught, fmt.Errorf("penguin %d: %w", taught+1, err)
 		}
@@ -331,15 +344,20 @@ func (d *demo) teach(cmd *cobra.Command) (taught int, err error) {
 			fmt.Fprintf(d.out, "after %3d penguins: %4.1f %% were predicted correctly before they were learned\n", taught, 100*float64(correct)/float64(taught))
 		}
 	}
+	bar.Finish()
+	if known > 0 {
+		fmt.Fprintf(d.out, "%d penguins were known already from an earlier run, and were not learned again\n", known)
+	}
+	return taught, nil
 }
 
 // lesson predicts one penguin, and then teaches it.
-func (d *demo) lesson(ctx context.Context, e event) (right, again bool, err error) {
+func (d *demo) lesson(ctx context.Context, index int, event []byte) (right, again bool, err error) {
 	var learn struct {
 		Attributes json.RawMessage `json:"attributes"`
 		Species    string          `json:"species"`
 	}
-	if err := json.Unmarshal(e.data, &learn); err != nil {
+	if err := json.Unmarshal(event, &learn); err != nil {
 		return false, false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -355,7 +373,8 @@ func (d *demo) lesson(ctx context.Context, e event) (right, again bool, err erro
 	if err := json.Unmarshal(answer.Data, &predicted); err != nil {
 		return false, false, err
 	}
-	answer, err = bus.Ask(ctx, d.conn, d.spec.Name+".teach", e.data, nats.Header{"Nats-Msg-Id": {fmt.Sprintf("demo-penguin-%d", e.line)}})
+	id := fmt.Sprintf("demo-penguin-%d", index+2) // its line in the file
+	answer, err = bus.Ask(ctx, d.conn, d.spec.Name+".teach", event, nats.Header{"Nats-Msg-Id": {id}})
 	if err != nil {
 		return false, false, err
 	}

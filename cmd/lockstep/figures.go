@@ -73,21 +73,6 @@ func (b *bench) taught(workers int) (url string, err error) {
 	return url, err
 }
 
-// penguinRows are the penguins as learn events.
-func penguinRows() (rows [][]byte, err error) {
-	next, err := csvEvents(model.DefaultSpec(), strings.NewReader(penguins))
-	for err == nil {
-		var e event
-		if e, err = next(); err == nil {
-			rows = append(rows, e.data)
-		}
-	}
-	if len(rows) == 0 {
-		return nil, err
-	}
-	return rows, nil
-}
-
 // load asks one subject for a while, and returns the answers per second. check
 // is called with every answer.
 type load func(ctx context.Context, url, subject string, body []byte, slice time.Duration, check func([]byte) error) (float64, error)
@@ -310,7 +295,7 @@ func (b *bench) bulk(log *bus.Log, events, batch int) error {
 	if err != nil {
 		return err
 	}
-	p := log.Publisher(b.ctx, "penguins.learn", func(int, bus.Ack) {})
+	p := log.Publisher(b.ctx, "penguins.learn", func(int, bus.Ack, error) {})
 	nonce := bus.NewID()
 	for i := 0; i < events; i += batch {
 		body := rows[i%len(rows)]

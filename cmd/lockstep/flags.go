@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -129,35 +128,4 @@ func loadAnySpec(name string) (*model.Spec, error) {
 
 func addSpecFlag(cmd *cobra.Command, spec *string) {
 	cmd.Flags().StringVar(spec, "spec", "penguins", "the model's spec: a YAML file, or one of "+strings.Join(model.ShippedSpecs(), ", "))
-}
-
-// input opens a file, or standard input for "-".
-func input(cmd *cobra.Command, name string) (io.ReadCloser, error) {
-	if name == "-" {
-		return interruptible(cmd), nil
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, usage("%w", err)
-	}
-	return f, nil
-}
-
-// interruptible is standard input, which ends when the command is to stop.
-func interruptible(cmd *cobra.Command) io.ReadCloser {
-	reader, writer := io.Pipe()
-	stop := context.AfterFunc(cmd.Context(), func() { writer.CloseWithError(cmd.Context().Err()) })
-	go func() {
-		_, err := io.Copy(writer, cmd.InOrStdin())
-		writer.CloseWithError(err)
-		stop()
-	}()
-	return reader
-}
-
-// printProblems lists what is wrong with an input, one place a line.
-func printProblems(out io.Writer, problems []model.Problem) {
-	for _, p := range problems {
-		fmt.Fprintln(out, " ", printable.Text(p.String()))
-	}
 }

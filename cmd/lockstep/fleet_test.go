@@ -14,7 +14,6 @@ import (
 
 	"lockstep/bus"
 	"lockstep/bus/broker"
-	"lockstep/model"
 	"lockstep/worker"
 )
 
@@ -133,18 +132,7 @@ func teachOne(ctx context.Context, nc *bus.Conn, data []byte) error {
 
 func penguinEvents(t *testing.T) (rows [][]byte) {
 	t.Helper()
-	f, err := os.Open("penguins.csv")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	next, err := csvEvents(model.DefaultSpec(), f)
-	for err == nil {
-		var e event
-		if e, err = next(); err == nil {
-			rows = append(rows, e.data)
-		}
-	}
+	rows, err := penguinRows()
 	if len(rows) != 344 {
 		t.Fatalf("%d penguins: %v", len(rows), err)
 	}

@@ -1,32 +1,29 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/csv"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
-	"strconv"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
+	"lockstep/cmd/lockstep/internal/rows"
 	"lockstep/model"
+	"lockstep/worker"
 )
 
 type learnOptions struct {
 	connection
-	format string
-	spec   string
-	batch  int
-	json   bool
+	rows  rows.Options
+	spec  string
+	batch int
+	force bool
+	json  bool
 }
 
 func learnCommand() *cobra.Command {
@@ -34,31 +31,59 @@ func learnCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "learn FILE",
 		Short: "Append a file of learn events to the log",
-		Long: `Learn reads a CSV file or JSON lines (- for standard input), checks every event,
-and appends the good ones to the log in batches, each acknowledged by JetStream.
-A bad line is refused, named, and left out; the rest goes on, and the exit code
-is 1.
+		Long: `Learn reads a file (- for standard input), checks every row, and appends the good
+ones to the log in batches, each acknowledged by JetStream. No worker need run. A
+bad row is refused, named, and left out; the rest goes on, and the exit code is 1.
 
-In a CSV file the header names the columns: the spec's inputs and its label, in
-any order, between commas, tabs or semicolons; other columns are passed over, and
-an empty field or NA is null.
+It reads CSV with commas, tabs or semicolons, JSON lines, and a JSON array, also
+gzipped. In a CSV file the header names the columns: the spec's inputs and its
+label, in any order; other columns are not looked at. An empty field is null, and
+so is what --na lists; what stands in quotes is a text. In JSON a row is
+{"attributes":{…},LABEL:…}, or has all of it side by side, as a CSV row does.
 
-Every event has an id of its own, made from the file's name, the event, and how
+What is not UTF-8 is refused, or read by --encoding; no byte is repaired.
+
+Every event has an id of its own, made from the file's path, the event, and how
 often the same event came before in the file. So a second run of the file, or of
 one that grew or was mended, learns only what is new, as long as fewer ids than
-the spec's dedup.window were learned since. What JetStream has forgotten (after
-two minutes) is stored again then, and passed over by the fold.`,
-		Example: `  lockstep learn penguins.csv
-  tail -n 1000 events.jsonl | lockstep learn - --format jsonl`,
-		Args: cobra.ExactArgs(1),
+the spec's dedup.window (65,536 unless the spec says otherwise) were learned
+since. A file with more rows than that is looked up in the log first: where a part
+of it is there and could be learned twice, it is refused, unless --force.
+
+A pipe that stays open is stored every second. SIGTERM stores what was read.`,
+		Example: `  lockstep learn penguins.csv --na NA
+  lockstep learn sales.csv.gz --encoding windows-1252 --decimal , --map Ort=city
+  tail -n 1000 events.jsonl | lockstep learn -`,
+		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
 	o.addModelFlags(cmd)
-	cmd.Flags().StringVar(&o.spec, "spec", "", "check events by this spec, and do not read the log for it: a YAML file, or one of "+strings.Join(model.ShippedSpecs(), ", "))
-	cmd.Flags().StringVar(&o.format, "format", "", "csv or jsonl (by the file's ending: csv, tsv; else jsonl)")
-	cmd.Flags().IntVar(&o.batch, "batch", 100, "events in a message")
-	cmd.Flags().BoolVar(&o.json, "json", false, "print the counts as JSON")
+	addRowsFlags(cmd, &o.rows)
+	f := cmd.Flags()
+	f.StringVar(&o.spec, "spec", "", "check events by this spec, for a user who may not read the log: a YAML file, or one of "+
+		strings.Join(model.ShippedSpecs(), ", "))
+	f.IntVar(&o.batch, "batch", 100, "the most events in a message")
+	f.BoolVar(&o.force, "force", false, "do not look whether a part of the file is in the log: what the model no longer remembers is learned twice")
+	f.BoolVar(&o.json, "json", false, "print the counts as JSON")
 	return cmd
+}
+
+// oneFile is one argument, the file.
+func oneFile(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return fmt.Errorf("%s takes one file at a time, and %d are given: run it for each", cmd.Name(), len(args))
+	}
+	return cobra.ExactArgs(1)(cmd, args)
+}
+
+// addRowsFlags adds what says how a file is read.
+func addRowsFlags(cmd *cobra.Command, o *rows.Options) {
+	f := cmd.Flags()
+	f.StringVar(&o.Format, "format", "", "csv, jsonl, or json for an array or rows over several lines (by the file's name and first line)")
+	f.StringVar(&o.Encoding, "encoding", "", "of the file: "+strings.Join(rows.Encodings, ", "))
+	f.StringSliceVar(&o.NA, "na", nil, "texts of a CSV file that mean null, as NA,N/A,null; the empty one does always")
+	f.StringVar(&o.Decimal, "decimal", "", "what stands before a CSV file's decimals: . or ,")
+	f.StringArrayVar(&o.Map, "map", nil, "column=input, for a column under another name; again for each")
 }
 
 // learnCounts is what became of a file's events.
@@ -72,292 +97,237 @@ func (o *learnOptions) run(cmd *cobra.Command, name string) error {
 	if o.batch < 1 || o.batch > model.MaxBatch {
 		return usage("--batch is %d, and must be from 1 to %d", o.batch, model.MaxBatch)
 	}
-	f, err := input(cmd, name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	nc, err := o.connect(cmd.Context(), "learn")
+	ctx := cmd.Context()
+	nc, err := o.connect(ctx, "learn")
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	log, s, err := o.openLog(cmd.Context(), nc)
+	target, err := o.openTarget(cmd, nc)
 	if err != nil {
 		return err
 	}
-	next, err := o.events(s, name, f)
-	if err != nil {
+	file := &rowsFile{name: name, stdin: cmd.InOrStdin(), spec: target.spec, options: o.rows}
+	total, err := o.survey(cmd, file, target)
+	var f *openRows
+	if err == nil {
+		f, err = file.open(ctx)
+	}
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return errors.New("stopped by a signal; nothing was stored")
+	case err != nil:
 		return err
 	}
-	l := &learner{spec: s, log: log, subject: s.Name + "." + model.SubjectLearn, batch: o.batch, errOut: cmd.ErrOrStderr(), name: filepath.Base(name), seen: map[[16]byte]uint64{}}
-	bar := progress(cmd, "learning", -1, !o.json)
-	err = l.run(cmd.Context(), next, func() { bar.Set(l.total) })
+	defer f.Close()
+	l := &learner{target: target, batch: o.batch, errOut: cmd.ErrOrStderr(), names: newNames(name, target.spec), total: total}
+	bar := progress(cmd, "learning", int64(total), !o.json)
+	err = l.run(ctx, f.Reader, func() { bar.Set(l.rows) })
 	bar.Finish()
-	if err != nil {
-		return fmt.Errorf("%w; %d events are stored: run the same command again, and it goes on from there", err, l.counts.Stored)
-	}
-	return l.report(cmd, o.json)
+	return l.report(cmd, err, o.json)
 }
 
-// openLog binds the log, which has its spec. With --spec it only appends.
-func (o *learnOptions) openLog(ctx context.Context, nc *bus.Conn) (*bus.Log, *model.Spec, error) {
-	if o.spec == "" {
-		h, err := openHistory(ctx, nc, o.model)
-		var denied *bus.PermissionError
-		if errors.As(err, &denied) {
-			err = fmt.Errorf("%w; who may not read the log gives the model's spec with --spec", err)
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		return h.log, h.spec, nil
-	}
-	s, err := loadSpec(o.spec)
-	if err != nil {
-		return nil, nil, err
-	}
-	log, err := bus.UnboundLog(nc, bus.LogConfig{Model: s.Name})
-	return log, s, err
-}
-
-// events picks the reader of a file's format.
-func (o *learnOptions) events(s *model.Spec, name string, f io.Reader) (func() (event, error), error) {
-	format := o.format
-	if format == "" {
-		format = "jsonl"
-		switch strings.ToLower(filepath.Ext(name)) {
-		case ".csv", ".tsv":
-			format = "csv"
-		}
-	}
-	switch format {
-	case "csv":
-		return csvEvents(s, f)
-	case "jsonl":
-		return jsonEvents(f), nil
-	}
-	return nil, usage("--format %s: it is csv or jsonl", format)
-}
-
-// event is a learn event of a file, not checked yet.
-type event struct {
-	line    int
-	data    []byte
-	problem string // why the line is no event at all; the rest goes on
-}
-
-func jsonEvents(f io.Reader) func() (event, error) {
-	scanner := bufio.NewScanner(f)
-	scanner.Buffer(nil, maxLine)
-	line := 0
-	return func() (event, error) {
-		for scanner.Scan() {
-			line++
-			if data := bytes.TrimSpace(scanner.Bytes()); len(data) > 0 {
-				return event{line: line, data: data}, nil
-			}
-		}
-		if err := scanner.Err(); err != nil {
-			return event{}, lineError(line+1, err)
-		}
-		return event{}, io.EOF
-	}
-}
-
-func csvEvents(s *model.Spec, f io.Reader) (func() (event, error), error) {
-	buffered := bufio.NewReaderSize(f, 64<<10)
-	r := csv.NewReader(buffered)
-	r.Comma = delimiter(buffered)
-	r.ReuseRecord = true
-	header, err := r.Read()
-	if err != nil {
-		return nil, usage("the CSV file has no header: %w", err)
-	}
-	columns := map[string]int{}
-	for i, name := range header {
-		name = strings.TrimSpace(strings.TrimPrefix(name, "\ufeff"))
-		if _, twice := columns[name]; twice {
-			return nil, usage("the CSV header has the column %s twice", name)
-		}
-		columns[name] = i
-	}
-	var missing []string
-	for _, f := range append(append([]model.Field(nil), s.Inputs...), s.Label) {
-		if _, ok := columns[f.Name]; !ok {
-			missing = append(missing, f.Name)
-		}
-	}
-	if len(missing) > 0 {
-		return nil, usage("the CSV header has no column %s; it has: %s", strings.Join(missing, ", "), strings.Join(header, ", "))
-	}
-	return func() (event, error) {
-		record, err := r.Read()
-		var bad *csv.ParseError
-		switch {
-		case errors.As(err, &bad):
-			problem := bad.Err.Error()
-			if bad.Line > bad.StartLine {
-				problem += fmt.Sprintf("; the quotes take everything up to line %d with them: mend them, and run the command again", bad.Line)
-			}
-			return event{line: bad.StartLine, problem: problem}, nil
-		case err != nil:
-			return event{}, err
-		}
-		line, _ := r.FieldPos(0)
-		attributes := map[string]any{}
-		for _, f := range s.Inputs {
-			attributes[f.Name] = csvValue(f, record[columns[f.Name]])
-		}
-		data, err := json.Marshal(map[string]any{"attributes": attributes, s.Label.Name: csvValue(s.Label, record[columns[s.Label.Name]])})
-		return event{line: line, data: data}, err
-	}, nil
-}
-
-// delimiter is what the first line has most of: a comma, a tab or a semicolon.
-func delimiter(f *bufio.Reader) rune {
-	head, _ := f.Peek(f.Size()) // shorter at the file's end
-	line, _, _ := bytes.Cut(head, []byte("\n"))
-	best := ','
-	for _, other := range "\t;" {
-		if bytes.Count(line, []byte(string(other))) > bytes.Count(line, []byte(string(best))) {
-			best = other
-		}
-	}
-	return best
-}
-
-// csvValue is a CSV field as JSON. A number that is none stays a text, for
-// the check to refuse.
-func csvValue(f model.Field, text string) any {
-	if text == "" || text == "NA" {
-		return nil
-	}
-	if f.Type == model.Number {
-		if v, err := strconv.ParseFloat(strings.TrimSpace(text), 64); err == nil {
-			if data, err := json.Marshal(v); err == nil {
-				return json.RawMessage(data)
-			}
-		}
-	}
-	return text
-}
-
-// learner appends events in batches.
-type learner struct {
-	spec    *model.Spec
+// target is the log that a file goes to.
+type target struct {
 	log     *bus.Log
-	subject string
-	batch   int
-	errOut  io.Writer
-
-	name   string              // the file's
-	seen   map[[16]byte]uint64 // how often an event has come
-	total  int
-	counts learnCounts
+	spec    *model.Spec
+	history *history // nil for a user who may not read the log
+	most    int      // bytes of a message's data
 }
 
-// maxNamed is how many bad lines are named one by one.
-const maxNamed = 20
-
-func (l *learner) run(ctx context.Context, next func() (event, error), step func()) error {
-	decoder := model.NewDecoder(l.spec)
-	publisher := l.log.Publisher(ctx, l.subject, func(events int, ack bus.Ack) {
-		if ack.Duplicate {
-			l.counts.Already += events
-		} else {
-			l.counts.Stored += events
+// openTarget binds the log. The spec is the log's own; --spec stands in for it
+// where the user may not read the log, and must be the same.
+func (o *learnOptions) openTarget(cmd *cobra.Command, nc *bus.Conn) (*target, error) {
+	ctx := cmd.Context()
+	var own *model.Spec
+	name := o.model
+	if o.spec != "" {
+		s, err := loadSpec(o.spec)
+		if err != nil {
+			return nil, err
 		}
-	})
-	var body []byte
-	size := 0
-	flush := func() error {
-		if size == 0 {
-			return nil
+		if cmd.Flags().Changed("model") && o.model != s.Name {
+			return nil, usage("--model is %s, and the spec is of the model %s", o.model, s.Name)
 		}
-		sum := sha256.Sum256(body) // the events' own ids are part of it
-		err := publisher.Publish("learn-"+hex.EncodeToString(sum[:16]), append(body, ']'), size)
-		body, size = nil, 0
-		return err
+		own, name = s, s.Name
 	}
+	h, err := openHistory(ctx, nc, name)
+	var denied *bus.PermissionError
+	switch {
+	case errors.As(err, &denied) && own == nil:
+		return nil, fmt.Errorf("%w; a user who may not read the log gives the model's spec with --spec", err)
+	case errors.As(err, &denied):
+		return o.unread(cmd, nc, own)
+	case err != nil:
+		return nil, err
+	}
+	if own != nil && own.Contract() != h.spec.Contract() {
+		return nil, otherContract(own, h.spec.Contract())
+	}
+	most, err := h.log.MaxBody(ctx)
+	if err != nil {
+		return nil, &exitError{exitUnreachable, err}
+	}
+	return &target{h.log, h.spec, h, most}, nil
+}
+
+func otherContract(s *model.Spec, log [32]byte) error {
+	return usage("--spec is another than the log of %s was made with: its contract is %.16x, and the log's %.16x; "+
+		"nothing was stored. Leave --spec out, or give the new spec a name, and so a log, of its own", s.Name, s.Contract(), log)
+}
+
+// unread is the log for a user who may append to it and not read it. What
+// contract it has, the fleet says.
+func (o *learnOptions) unread(cmd *cobra.Command, nc *bus.Conn, s *model.Spec) (*target, error) {
+	ctx := cmd.Context()
+	log, err := bus.UnboundLog(nc, bus.LogConfig{Model: s.Name})
+	if err != nil {
+		return nil, err
+	}
+	most, err := log.MaxBody(ctx)
+	if err != nil {
+		return nil, &exitError{exitUnreachable, err}
+	}
+	var status worker.Status
+	answer, err := bus.Ask(ctx, nc, s.Name+".status", nil, nil)
+	if err == nil {
+		err = json.Unmarshal(answer.Data, &status)
+	}
+	contract := s.Contract()
+	switch {
+	case err != nil:
+		fmt.Fprintf(cmd.ErrOrStderr(), "The log may not be read, and no worker says what contract it has (%v): it is taken to be that of --spec.\n", err)
+	case status.Contract != fmt.Sprintf("%x", contract):
+		var theirs [32]byte
+		fmt.Sscanf(status.Contract, "%x", &theirs)
+		return nil, otherContract(s, theirs)
+	}
+	return &target{log, s, nil, most}, nil
+}
+
+// rowsFile is a file of rows that can be opened, and if it is no pipe again.
+type rowsFile struct {
+	name    string
+	stdin   io.Reader
+	spec    *model.Spec
+	options rows.Options
+
+	pipe *openRows // that was opened to find out that it is one
+}
+
+// openRows is an opened file of rows.
+type openRows struct {
+	*rows.Reader
+	*rows.File
+}
+
+func (f *rowsFile) open(ctx context.Context) (*openRows, error) {
+	if f.pipe != nil {
+		return f.pipe, nil
+	}
+	text, err := rows.Open(ctx, f.name, f.stdin, f.options.Encoding)
+	if err != nil {
+		return nil, f.wrong(err)
+	}
+	r, err := rows.NewReader(text.Reader, f.name, f.spec, f.options)
+	if err != nil {
+		text.Close()
+		return nil, f.wrong(err)
+	}
+	opened := &openRows{r, text}
+	if !text.Again {
+		f.pipe = opened
+	}
+	return opened, nil
+}
+
+// wrong is an error of a file that cannot be read, or not on.
+func (f *rowsFile) wrong(err error) error {
+	var file *rows.FileError
+	var path *fs.PathError
+	switch {
+	case errors.Is(err, rows.ErrStopped):
+		return err
+	case errors.As(err, &file) && !errors.As(err, &path): // which names it
+		return usage("%s: %w", f.shown(), err)
+	}
+	return usage("%w", err)
+}
+
+// shown is the file's name as it can be printed.
+func (f *rowsFile) shown() string {
+	if f.name == "-" {
+		return "standard input"
+	}
+	return rows.Show(f.name)
+}
+
+// survey reads a file to its end before anything of it is stored: it may be
+// broken, or it may be longer than what can be learned a second time. It
+// returns how many rows there are, or -1 for a pipe.
+func (o *learnOptions) survey(cmd *cobra.Command, file *rowsFile, t *target) (total int, err error) {
+	ctx := cmd.Context()
+	f, err := file.open(ctx)
+	if err != nil || !f.Again {
+		return -1, err
+	}
+	defer f.Close()
+	checker := &checker{spec: t.spec, decoder: model.NewDecoder(t.spec)}
+	names := newNames(file.name, t.spec)
+	var first []byte // the first good row's id
+	var last rows.Row
 	for {
-		e, err := next()
+		row, err := f.Reader.Next()
 		if errors.Is(err, io.EOF) {
 			break
-		} else if err != nil {
-			return errors.Join(err, publisher.Close())
+		} else if err == nil {
+			err = ctx.Err()
 		}
-		element, problems := l.element(decoder, e)
-		l.total++
-		step()
-		if len(problems) > 0 {
-			l.refuse(e, problems)
-			continue
+		if err != nil {
+			return 0, fmt.Errorf("%w; nothing was stored", file.wrong(err))
 		}
-		body = append(append(body, "[,"[min(size, 1)]), element...)
-		if size++; size == l.batch {
-			if err := flush(); err != nil {
-				return errors.Join(err, publisher.Close())
+		total++
+		if first == nil {
+			if event, problems := checker.check(&row); len(problems) == 0 {
+				first = names.id(event, total)
 			}
 		}
+		last = rows.Row{Line: row.Line, Data: append(last.Data[:0], row.Data...), Problem: row.Problem}
 	}
-	return errors.Join(flush(), publisher.Close())
+	if total <= t.spec.DedupWindow || o.force || first == nil {
+		return total, nil
+	}
+	ids := [][]byte{first}
+	if event, problems := checker.check(&last); len(problems) == 0 {
+		ids = append(ids, names.id(event, total))
+	}
+	return total, o.lookUp(cmd, file.name, total, ids, t)
 }
 
-// element checks an event and writes it with an id of its own.
-func (l *learner) element(decoder *model.Decoder, e event) ([]byte, []model.Problem) {
-	if e.problem != "" {
-		return nil, []model.Problem{{Loc: []any{}, Msg: e.problem, Type: "line"}}
+// lookUp refuses a file of which the log has a part, and which is too long to
+// be learned only once.
+func (o *learnOptions) lookUp(cmd *cobra.Command, name string, total int, ids [][]byte, t *target) error {
+	window := t.spec.DedupWindow
+	long := fmt.Sprintf("%s has %d rows, and the model remembers the last %d ids (dedup.window)", rows.Show(name), total, window)
+	if t.history == nil {
+		return usage("%s. Whether a part of it is in the log, this user may not look, and it would be learned twice: "+
+			"nothing was stored; --force learns it all the same", long)
 	}
-	events, batch, err := decoder.Learn(e.data)
-	var invalid *model.InvalidError
-	switch {
-	case errors.As(err, &invalid):
-		return nil, invalid.Problems
-	case err != nil || batch:
-		return nil, []model.Problem{{Loc: []any{}, Msg: "A line holds one event, not an array", Type: "event_type"}}
-	case len(events[0].Problems) > 0:
-		return nil, events[0].Problems
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s: looking whether a part of it is in the log already.\n", long)
+	found, err := t.history.find(cmd, ids, !o.json)
+	if err != nil {
+		return err
 	}
-	id := events[0].ID
-	if id == nil {
-		id = l.id(model.AppendLearn(nil, l.spec, events[0].Row, events[0].Label, nil))
+	if t.history.first > 1 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "The log begins at sequence %d: what came before was cut, and is not looked at.\n", t.history.first)
 	}
-	return model.AppendLearn(nil, l.spec, events[0].Row, events[0].Label, id), nil
-}
-
-// id names an event of the file.
-func (l *learner) id(event []byte) []byte {
-	sum := sha256.Sum256(event)
-	key := [16]byte(sum[:16])
-	l.seen[key]++
-	sum = sha256.Sum256(fmt.Appendf(nil, "%s\n%x\n%d", l.name, sum, l.seen[key]))
-	return []byte(hex.EncodeToString(sum[:12]))
-}
-
-func (l *learner) refuse(e event, problems []model.Problem) {
-	l.counts.Refused++
-	if l.counts.Refused <= maxNamed {
-		fmt.Fprintf(l.errOut, "line %d is refused:\n", e.line)
-		printProblems(l.errOut, problems)
-	} else if l.counts.Refused == maxNamed+1 {
-		fmt.Fprintln(l.errOut, "more lines are refused; they are counted below")
+	switch first := found[0]; {
+	case first.seq > 0 && first.since > window:
+		return usage("%s. Its first row is in the log already, at sequence %d, and %d events came since, so that rows would be learned twice: "+
+			"nothing was stored. Put the rows that are new into a file of their own, or learn all again with --force", long, first.seq, first.since)
+	case first.seq == 0 && len(found) > 1 && found[1].seq > 0:
+		return usage("%s. Its last row is in the log already, at sequence %d, and its first is not, so that rows may be learned twice: "+
+			"nothing was stored. Put the rows that are new into a file of their own, or learn all again with --force", long, found[1].seq)
 	}
-}
-
-func (l *learner) report(cmd *cobra.Command, asJSON bool) error {
-	if good := l.total - l.counts.Refused; good > l.spec.DedupWindow {
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: the file has %d good events, and the spec's dedup.window is %d: a second run would learn the earlier ones twice\n", good, l.spec.DedupWindow)
-	}
-	if asJSON {
-		if err := json.NewEncoder(cmd.OutOrStdout()).Encode(l.counts); err != nil {
-			return err
-		}
-	} else {
-		fmt.Fprintf(cmd.OutOrStdout(), "%d stored, %d refused, %d already there\n", l.counts.Stored, l.counts.Refused, l.counts.Already)
-	}
-	if l.counts.Refused > 0 {
-		return fmt.Errorf("%d events were refused", l.counts.Refused)
-	}
-	return nil
+	return nil // it is new, or its ids are remembered from the first row on
 }

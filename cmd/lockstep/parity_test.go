@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,7 +20,6 @@ import (
 	"time"
 
 	"lockstep/bus/broker"
-	"lockstep/model"
 )
 
 // differences are all that a client of the FastAPI app can notice. The README
@@ -168,26 +166,17 @@ func TestParity(t *testing.T) {
 		Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 
-	next, err := csvEvents(model.DefaultSpec(), strings.NewReader(penguins))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for ; ; n++ {
-		e, err := next()
-		if errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatal(err)
-		}
+	events := penguinEvents(t)
+	n := len(events)
+	for _, event := range events {
 		var learn struct {
 			Attributes json.RawMessage `json:"attributes"`
 		}
-		if err := json.Unmarshal(e.data, &learn); err != nil {
+		if err := json.Unmarshal(event, &learn); err != nil {
 			t.Fatal(err)
 		}
 		p.alike(call{body: string(learn.Attributes)}, 200)
-		p.alike(call{path: "/learn", body: string(e.data)}, 200)
+		p.alike(call{path: "/learn", body: string(event)}, 200)
 	}
 	for _, c := range alike {
 		p.alike(c, 0)
@@ -213,8 +202,8 @@ func TestParity(t *testing.T) {
 			}
 		}
 	}
-	if n != 344 || len(alike) < 30 {
-		t.Errorf("%d penguins, %d bad requests", n, len(alike))
+	if len(alike) < 30 {
+		t.Errorf("%d bad requests", len(alike))
 	}
 	t.Logf("the same bodies for %d predicts, %d learns, %d bad and %d odd requests; %d differences shown by %d requests", n, n, len(alike), len(taken), len(differences), shown)
 }

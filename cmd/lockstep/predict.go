@@ -9,12 +9,14 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
 	"lockstep/cmd/lockstep/internal/printable"
+	"lockstep/cmd/lockstep/internal/rows"
 	"lockstep/model"
 )
 
@@ -49,9 +51,7 @@ func (r *row) body(cmd *cobra.Command, args []string, withLabel bool) ([]byte, e
 	case len(args) == 1 && len(r.fields) > 0:
 		return nil, usage("give the event as JSON or by --field, not both")
 	case len(args) == 1 && args[0] == "-":
-		in := interruptible(cmd)
-		defer in.Close()
-		return io.ReadAll(io.LimitReader(in, maxLine))
+		return readAll(cmd, "-")
 	case len(args) == 1:
 		return []byte(args[0]), nil
 	case len(r.fields) == 0:
@@ -69,6 +69,9 @@ func fieldsBody(s *model.Spec, fields []string, withLabel bool) ([]byte, error) 
 		if !ok {
 			return nil, usage("--field %q is not name=value", field)
 		}
+		if !utf8.ValidString(field) {
+			return nil, usage("--field %s is not UTF-8", rows.Show(field))
+		}
 		if _, twice := given[name]; twice {
 			return nil, usage("--field %q is given twice", name)
 		}
@@ -79,7 +82,7 @@ func fieldsBody(s *model.Spec, fields []string, withLabel bool) ([]byte, error) 
 		value, ok := given[f.Name]
 		delete(given, f.Name)
 		switch {
-		case !ok, value == "", value == "NA": // as in a CSV file
+		case !ok, value == "": // as in a CSV file
 			attributes[f.Name] = nil
 		case f.Type == model.Number:
 			attributes[f.Name] = json.RawMessage(value)

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,15 +11,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
+	"lockstep/cmd/lockstep/internal/rows"
 	"lockstep/model"
 	"lockstep/worker"
 )
 
-// maxLine bounds a line of a replayed file, in bytes.
-const maxLine = 4 << 20
-
 type replayOptions struct {
 	connection
+	rows rows.Options
 	file string
 	spec string
 	to   uint64
@@ -38,13 +34,14 @@ func replayCommand() *cobra.Command {
 		Long: `Replay folds a log into a fresh model and prints the state: the same that every
 worker has at that sequence.
 
-With --file it needs no server. The file holds learn events, one a line, or a
-trace: there an event whose label is null is a prediction only (its verdict is
-"predicted"), "reset": true starts afresh, and a line with "final": true is
-compared with the state; a difference is an error.`,
+With --file it needs no server. The file is one that lockstep learn reads, or a
+trace in JSON lines: there an event whose label is null is a prediction only (its
+verdict is "predicted"), "reset": true starts afresh, and a line with
+"final": true is compared with the state; a difference is an error.`,
 		Example: `  lockstep replay                              # the log of the server on this machine
   lockstep replay --to 100 --json              # as it was at sequence 100
-  lockstep replay --file events.jsonl --each   # a verdict and a prediction per event`,
+  lockstep replay --file events.jsonl --each   # a verdict and a prediction per event
+  lockstep replay --file penguins.csv --na NA`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.file != "" {
@@ -58,6 +55,7 @@ compared with the state; a difference is an error.`,
 	}
 	o.addModelFlags(cmd)
 	addSpecFlag(cmd, &o.spec)
+	addRowsFlags(cmd, &o.rows)
 	cmd.Flags().StringVar(&o.file, "file", "", "replay this file instead of a log; - is standard input")
 	cmd.Flags().Uint64Var(&o.to, "to", 0, "stop after this sequence (0: all of it)")
 	cmd.Flags().BoolVar(&o.each, "each", false, "print JSON lines only: one per event, and a last one with the state")
@@ -230,65 +228,60 @@ func (o *replayOptions) replayFile(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	f, err := input(cmd, o.file)
+	file := &rowsFile{name: o.file, stdin: cmd.InOrStdin(), spec: s, options: o.rows}
+	file.options.Batches = true
+	f, err := file.open(cmd.Context())
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	var differences []string
-	err = eachLine(cmd.Context(), f, func(number int, line []byte) error {
-		found, err := r.line(s, line)
-		for _, d := range found {
-			differences = append(differences, fmt.Sprintf("line %d: %s", number, d))
-		}
-		if err == nil && o.to > 0 && r.seq >= o.to {
-			return errEnough
-		}
-		return err
-	})
-	if err != nil && !errors.Is(err, errEnough) {
+	differences, refused, err := o.foldRows(cmd, r, file, f)
+	if err != nil {
 		return err
 	}
 	if err := r.finish(cmd, o.json); err != nil {
 		return err
 	}
-	if m := r.model; m.Learned() == 0 && m.Rejected() > 0 {
-		return fmt.Errorf("all %d events were rejected; the first: %s (the file is to hold JSON lines)", m.Rejected(), r.rejected)
-	}
-	if len(differences) > 0 {
+	switch m := r.model; {
+	case m.Learned() == 0 && m.Rejected() > 0:
+		return fmt.Errorf("all %d events were rejected; the first: %s", m.Rejected(), r.rejected)
+	case len(differences) > 0:
 		return fmt.Errorf("the state differs from the file's final lines:\n  %s", strings.Join(differences, "\n  "))
+	case refused > 0:
+		return fmt.Errorf("%d rows were refused", refused)
 	}
 	return nil
 }
 
-// eachLine calls do for each line that is not blank, with its number.
-func eachLine(ctx context.Context, f io.Reader, do func(number int, line []byte) error) error {
-	scanner := bufio.NewScanner(f)
-	scanner.Buffer(nil, maxLine)
-	number := 0
-	for scanner.Scan() {
-		number++
-		if err := ctx.Err(); err != nil {
-			return err
+// foldRows folds a file's rows. It returns how the state differs from what the
+// file says of it, and how many rows are no events at all.
+func (o *replayOptions) foldRows(cmd *cobra.Command, r *replay, file *rowsFile, f *openRows) (differences []string, refused int, err error) {
+	for o.to == 0 || r.seq < o.to {
+		row, err := f.Reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		} else if err == nil {
+			err = cmd.Context().Err()
 		}
-		if line := bytes.TrimSpace(scanner.Bytes()); len(line) > 0 {
-			if err := do(number, line); err != nil {
-				return err
+		if err != nil {
+			return nil, 0, file.wrong(err)
+		}
+		if row.Problem != "" {
+			refused++
+			if refused <= maxNamed {
+				fmt.Fprintf(cmd.ErrOrStderr(), "line %d is refused:\n  %s\n", row.Line, row.Problem)
 			}
+			continue
+		}
+		found, err := r.line(r.model.Spec(), row.Data)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, d := range found {
+			differences = append(differences, fmt.Sprintf("line %d: %s", row.Line, d))
 		}
 	}
-	if err := scanner.Err(); err != nil {
-		return lineError(number+1, err)
-	}
-	return nil
-}
-
-// lineError is an error of reading a file's line.
-func lineError(line int, err error) error {
-	if errors.Is(err, bufio.ErrTooLong) {
-		return usage("line %d: %w (it may have %d bytes)", line, err, maxLine)
-	}
-	return usage("line %d: %w", line, err)
+	return differences, refused, nil
 }
 
 // line folds one line of a file, or compares it and returns differences. An

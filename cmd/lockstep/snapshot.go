@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lockstep/cmd/lockstep/internal/printable"
+	"lockstep/cmd/lockstep/internal/rows"
 	"lockstep/cmd/lockstep/internal/terminal"
 	"lockstep/model"
 	"lockstep/worker"
@@ -257,13 +258,14 @@ func (h *history) putFile(cmd *cobra.Command, name string) error {
 }
 
 // readAll reads a file, or standard input for "-".
-func readAll(cmd *cobra.Command, name string) ([]byte, error) {
-	f, err := input(cmd, name)
-	if err != nil {
-		return nil, err
+func readAll(cmd *cobra.Command, name string) (data []byte, err error) {
+	if name == "-" {
+		in := rows.Interruptible(cmd.Context(), cmd.InOrStdin())
+		defer in.Close()
+		data, err = io.ReadAll(in)
+	} else {
+		data, err = os.ReadFile(name)
 	}
-	defer f.Close()
-	data, err := io.ReadAll(f)
 	if err != nil {
 		return nil, usage("%w", err)
 	}
