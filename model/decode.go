@@ -5,6 +5,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"lockstep/model/river"
 )
 
 // MaxBatch is how many events a message may hold.
@@ -312,9 +314,9 @@ func (d *Decoder) number(f *Field, v *Value) {
 	case beginsNumber(b):
 		switch v.Num = d.double(); {
 		case v.Num < f.Min:
-			r.wrong("greater_than_equal", "Input should be greater than or equal to "+shortest(f.Min))
+			r.wrong("greater_than_equal", "Input should be greater than or equal to "+river.Shortest(f.Min))
 		case v.Num > f.Max:
-			r.wrong("less_than_equal", "Input should be less than or equal to "+shortest(f.Max))
+			r.wrong("less_than_equal", "Input should be less than or equal to "+river.Shortest(f.Max))
 		}
 	case b == 'n' && f.Nullable:
 		r.literal("null")
@@ -402,7 +404,7 @@ func AppendLearn(dst []byte, s *Spec, row Row, label, id []byte) []byte {
 		case s.Inputs[i].Type == Category:
 			dst = appendText(dst, string(v.Text))
 		default:
-			dst = appendNumber(dst, v.Num)
+			dst = river.AppendNumber(dst, v.Num)
 		}
 	}
 	dst = append(appendText(append(dst, `},`...), s.Label.Name), ':')

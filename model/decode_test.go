@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"lockstep/model/river"
 )
 
 const (
@@ -451,7 +453,7 @@ func TestAppendNumber(t *testing.T) {
 		0: "0", -2.5: "-2.5", 1e20: "100000000000000000000", 1e21: "1e+21", -1e21: "-1e+21",
 		1e-6: "0.000001", 9e-7: "9e-07", -9e-7: "-9e-07", 0.1: "0.1", math.MaxFloat64: "1.7976931348623157e+308", 5e-324: "5e-324",
 	} {
-		if got := string(appendNumber(nil, v)); got != want {
+		if got := string(river.AppendNumber(nil, v)); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"strings"
+
+	"lockstep/model/river"
 )
 
 // Encoding names the canonical encoding of a state. Digests of different
@@ -14,7 +16,7 @@ const Encoding = "lockstep-state-1"
 // that only what changed is hashed again.
 type segment struct {
 	name string
-	code func(c *coder)
+	code func(c *river.State)
 	hash [32]byte
 }
 
@@ -27,36 +29,41 @@ type digests struct {
 
 func newDigests(m *Model) digests {
 	d := digests{stale: true}
-	add := func(name string, code func(c *coder)) {
+	add := func(name string, code func(c *river.State)) {
 		d.segments = append(d.segments, segment{name: name, code: code})
 	}
 	add("core", m.codeCore)
 	for i := range m.vocabs {
-		add("values of "+m.spec.Inputs[i].Name, m.vocabs[i].code)
+		add("values of "+m.spec.Inputs[i].Name, m.vocabs[i].Code)
 	}
-	add("labels", m.labels.code)
-	for i, step := range m.program.steps {
-		add(fmt.Sprintf("step %d", i), step.code)
+	add("labels", m.codeLabels)
+	for i, step := range m.program.Steps {
+		add(fmt.Sprintf("step %d", i), step.Code)
 	}
-	add("classifier", m.program.classifier.code)
+	add("classifier", m.program.Classifier.Code)
 	add("metrics", m.metrics.code)
 	add("ids", m.ids.head)
 	d.pages = len(d.segments)
 	for i := range m.ids.changed {
-		add(fmt.Sprintf("ids %d", i), func(c *coder) { m.ids.codePage(c, i) })
+		add(fmt.Sprintf("ids %d", i), func(c *river.State) { m.ids.codePage(c, i) })
 	}
 	return d
 }
 
-func (m *Model) codeCore(c *coder) {
-	c.u64(&m.seq)
-	c.text(&m.incarnation)
-	c.fixed(m.tip[:])
-	c.fixed(m.logChain[:])
-	c.fixed(m.stateChain[:])
-	c.u64(&m.learned)
-	c.u64(&m.rejected)
-	c.u64(&m.duplicates)
+func (m *Model) codeCore(c *river.State) {
+	c.U64(&m.seq)
+	c.Text(&m.incarnation)
+	c.Fixed(m.tip[:])
+	c.Fixed(m.logChain[:])
+	c.Fixed(m.stateChain[:])
+	c.U64(&m.learned)
+	c.U64(&m.rejected)
+	c.U64(&m.duplicates)
+}
+
+func (m *Model) codeLabels(c *river.State) {
+	m.labels.Code(c)
+	c.SetClasses(len(m.labels.Texts))
 }
 
 // Digest is the SHA-256 of the canonical encoding's segments: equal digests
@@ -65,13 +72,13 @@ func (m *Model) Digest() [32]byte {
 	h := sha256.New()
 	h.Write([]byte(Encoding))
 	h.Write(m.contract[:])
-	var c coder
+	c := river.NewWriter(nil)
 	for i := range m.digests.segments {
 		s := &m.digests.segments[i]
 		if m.changed(i) {
-			c.buf = c.buf[:0]
-			s.code(&c)
-			s.hash = sha256.Sum256(c.buf)
+			c.Reset(c.Bytes()[:0])
+			s.code(c)
+			s.hash = sha256.Sum256(c.Bytes())
 		}
 		h.Write([]byte(s.name))
 		h.Write([]byte{0})
@@ -93,16 +100,16 @@ func (m *Model) changed(segment int) bool {
 // AppendState appends the canonical encoding of the state: the encoding's
 // name, the contract, the segments, and the digest.
 func (m *Model) AppendState(dst []byte) []byte {
-	c := coder{buf: dst}
+	c := river.NewWriter(dst)
 	encoding := Encoding
-	c.text(&encoding)
-	c.fixed(m.contract[:])
+	c.Text(&encoding)
+	c.Fixed(m.contract[:])
 	for i := range m.digests.segments {
-		m.digests.segments[i].code(&c)
+		m.digests.segments[i].code(c)
 	}
 	digest := m.Digest()
-	c.fixed(digest[:])
-	return c.buf
+	c.Fixed(digest[:])
+	return c.Bytes()
 }
 
 // Restore makes a model from the canonical encoding of a state of the same
@@ -110,14 +117,14 @@ func (m *Model) AppendState(dst []byte) []byte {
 func Restore(s *Spec, state []byte) (*Model, error) {
 	body := len(state) - sha256.Size
 	if body < 0 {
-		return nil, errState
+		return nil, river.ErrState
 	}
 	m, err := restore(s, state[:body])
 	if err != nil {
 		return nil, err
 	}
 	if m.Digest() != [32]byte(state[body:]) {
-		return nil, errState
+		return nil, river.ErrState
 	}
 	return m, nil
 }
@@ -139,27 +146,27 @@ func restore(s *Spec, state []byte) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := coder{buf: state, reading: true}
+	c := river.NewReader(state)
 	var encoding string
 	var contract [32]byte
-	c.text(&encoding)
-	c.fixed(contract[:])
+	c.Text(&encoding)
+	c.Fixed(contract[:])
 	switch {
-	case c.err != nil || !strings.HasPrefix(encoding, "lockstep-state-"):
-		return nil, errState
+	case c.Err() != nil || !strings.HasPrefix(encoding, "lockstep-state-"):
+		return nil, river.ErrState
 	case encoding != Encoding:
 		return nil, fmt.Errorf("state has the encoding %q, this program reads %s", encoding, Encoding)
 	case contract != m.contract:
 		return nil, fmt.Errorf("state is of the contract %x, the spec's is %x", contract[:8], m.contract[:8])
 	}
 	for i := range m.digests.segments {
-		m.digests.segments[i].code(&c)
-		if c.err != nil {
-			return nil, c.err
+		m.digests.segments[i].code(c)
+		if c.Err() != nil {
+			return nil, c.Err()
 		}
 	}
-	if len(c.buf) != 0 || !m.consistent() {
-		return nil, errState
+	if len(c.Bytes()) != 0 || !m.consistent() {
+		return nil, river.ErrState
 	}
 	return m, nil
 }
@@ -167,8 +174,8 @@ func restore(s *Spec, state []byte) (*Model, error) {
 // consistent tells whether the parts of a state that was read fit each other,
 // so that nothing refers past an end.
 func (m *Model) consistent() bool {
-	labels := len(m.labels.texts)
-	if m.program.classifier.known() != labels || labels > m.spec.Label.MaxValues || len(m.metrics.confusion) > labels {
+	labels := len(m.labels.Texts)
+	if labels > m.spec.Label.MaxValues || len(m.metrics.confusion) > labels {
 		return false
 	}
 	for _, row := range m.metrics.confusion {
@@ -177,7 +184,7 @@ func (m *Model) consistent() bool {
 		}
 	}
 	for i := range m.vocabs {
-		if len(m.vocabs[i].texts) > m.spec.Inputs[i].MaxValues {
+		if len(m.vocabs[i].Texts) > m.spec.Inputs[i].MaxValues {
 			return false
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"math"
+	"slices"
 	"testing"
 )
 
@@ -184,13 +186,11 @@ func TestExplanationAddsUp(t *testing.T) {
 			e := m.Explain(row)
 			sum := append([]float64(nil), e.Prior...)
 			for _, f := range e.Features {
-				for class, v := range f.LogLikelihood {
+				for class, v := range f.Adds {
 					sum[class] += v
 				}
 			}
-			if len(sum) > 0 {
-				probabilities(sum)
-			}
+			softmax(sum)
 			for class := range sum {
 				if d := sum[class] - e.Proba[class]; d > 1e-9 || d < -1e-9 {
 					t.Fatalf("%s: the contributions give %v, the prediction %v", name, sum, e.Proba)
@@ -198,6 +198,20 @@ func TestExplanationAddsUp(t *testing.T) {
 			}
 			m.Apply(Message{Seq: m.Seq() + 1, Subject: SubjectLearn, Data: l.learnEvent()})
 		}
+	}
+}
+
+// softmax is the probabilities that follow from an explanation's sums.
+func softmax(sums []float64) {
+	if len(sums) == 0 {
+		return
+	}
+	most, total := slices.Max(sums), 0.0
+	for _, v := range sums {
+		total += math.Exp(v - most)
+	}
+	for i, v := range sums {
+		sums[i] = math.Exp(v-most) / total
 	}
 }
 

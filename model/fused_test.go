@@ -4,10 +4,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"lockstep/model/river"
 )
 
 // A fused multiply-add rounds once where a product and a sum round twice, so a
@@ -45,10 +49,11 @@ func fusedIn(listing string) []string {
 	return slices.Compact(places)
 }
 
-// assembly compiles the package in dir for the target, and returns the listing.
-func assembly(t *testing.T, dir, pkg string, target []string) string {
+// assembly compiles the packages below dir for the target, and returns the
+// listing of those that the pattern names.
+func assembly(t *testing.T, dir, pattern string, target []string) string {
 	t.Helper()
-	build := exec.Command("go", "build", "-gcflags="+pkg+"=-S", ".")
+	build := exec.Command("go", "build", "-gcflags="+pattern+"=-S", "./...")
 	build.Dir = dir
 	build.Env = append(os.Environ(), "GOOS=linux", "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=")
 	build.Env = append(build.Env, target...)
@@ -65,11 +70,16 @@ func TestNothingIsFused(t *testing.T) {
 			if testing.Short() && i > 0 {
 				t.Skip("the first target stands for all under -short")
 			}
-			listing := assembly(t, ".", "lockstep/model", target)
+			listing := assembly(t, ".", "lockstep/model/...", target)
 			// A gate that reads nothing would pass: these must be in the listing.
-			for _, name := range []string{"exp", "log", "log1p"} {
-				if !strings.Contains(listing, "\nlockstep/model."+name+" STEXT") {
+			for _, name := range []string{"model.(*Metrics).update", "model/river.Exp", "model/river.Log", "model/river.Log1p"} {
+				if !strings.Contains(listing, "\nlockstep/"+name+" STEXT") {
 					t.Fatalf("the listing has no function %s: is it still one?", name)
+				}
+			}
+			for _, class := range Classes() {
+				if build := buildFunction(class); !strings.Contains(listing, "\n"+build+" STEXT") {
+					t.Fatalf("the listing has no function %s, which builds %s", build, class.Name)
 				}
 			}
 			if n := len(instruction.FindAllStringIndex(listing, -1)); n < 10_000 {
@@ -80,6 +90,11 @@ func TestNothingIsFused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// buildFunction is the name of the function that builds a class.
+func buildFunction(class *river.Class) string {
+	return runtime.FuncForPC(reflect.ValueOf(class.Build).Pointer()).Name()
 }
 
 // TestFusedIsFound checks the gate itself: on every target it finds what it is

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
+
+	"lockstep/model/river"
 )
 
 // Answer is what the fold said of an event when it was learned. A repeat of
@@ -83,27 +85,27 @@ func (w *window) page(i int) []idEntry {
 }
 
 // head codes how full the ring is; the pages follow it.
-func (w *window) head(c *coder) {
-	c.u64(&w.next)
-	if !c.reading {
+func (w *window) head(c *river.State) {
+	c.U64(&w.next)
+	if !c.Reading() {
 		return
 	}
 	w.entries = make([]idEntry, min(w.next, uint64(w.size)))
 	w.places = make(map[idKey]int32, len(w.entries))
 }
 
-func (w *window) codePage(c *coder, i int) {
+func (w *window) codePage(c *river.State, i int) {
 	page := w.page(i)
 	for j := range page {
 		e := &page[j]
-		c.fixed(e.key[:])
-		c.fixed(e.payload[:])
-		c.u64(&e.seq)
-		c.u64(&e.index)
-		c.u64(&e.learned)
-		c.i32(&e.label)
-		c.i32(&e.predicted)
-		if c.reading && c.err == nil {
+		c.Fixed(e.key[:])
+		c.Fixed(e.payload[:])
+		c.U64(&e.seq)
+		c.U64(&e.index)
+		c.U64(&e.learned)
+		c.I32(&e.label)
+		c.I32(&e.predicted)
+		if c.Reading() && c.Err() == nil {
 			w.places[e.key] = int32(i*idPage + j)
 		}
 	}

@@ -529,13 +529,3 @@ func appendText(dst []byte, text string) []byte {
 	}
 	return append(dst, '"')
 }
-
-// appendNumber appends the fewest digits that read back as the same double,
-// as JSON unless it is not finite.
-func appendNumber(dst []byte, v float64) []byte {
-	format := byte('f')
-	if v != 0 && (-1e-6 < v && v < 1e-6 || v >= 1e21 || v <= -1e21) {
-		format = 'e'
-	}
-	return strconv.AppendFloat(dst, v, format, -1, 64)
-}

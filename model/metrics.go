@@ -1,5 +1,10 @@
 package model
 
+import (
+	"lockstep/model/river"
+	"lockstep/model/river/stats"
+)
+
 // Metrics are what the model's predictions were worth: each learned event was
 // predicted first and is scored here before it is learned. A prediction of
 // nothing counts as wrong.
@@ -10,7 +15,7 @@ package model
 type Metrics struct {
 	scored    uint64
 	correct   uint64
-	loss      mean
+	loss      stats.Mean
 	confusion [][]uint64 // by true class, by predicted class + 1; 0 is none; rows grow as needed
 	window    [rollingWindow]score
 
@@ -34,15 +39,15 @@ const lossEps = 1e-15
 const none = -1
 
 func (m *Metrics) update(class, predicted int, proba float64) {
-	s := score{correct: class == predicted, loss: -log(min(max(proba, lossEps), 1-lossEps))}
+	s := score{correct: class == predicted, loss: -river.Log(min(max(proba, lossEps), 1-lossEps))}
 	m.window[m.scored%rollingWindow] = s
 	m.scored++
 	if s.correct {
 		m.correct++
 	}
-	m.loss.update(s.loss)
-	m.confusion = grow(m.confusion, class)
-	m.confusion[class] = grow(m.confusion[class], predicted+1)
+	m.loss.Update(s.loss)
+	m.confusion = river.Grow(m.confusion, class)
+	m.confusion[class] = river.Grow(m.confusion[class], predicted+1)
 	m.confusion[class][predicted+1]++
 	if m.sampler != nil && m.scored >= m.sampleAt {
 		m.sampleAt = m.sampler()
@@ -63,8 +68,9 @@ func (m *Metrics) Correct() uint64 { return m.correct }
 // Accuracy is the share of events predicted rightly, 0 before any.
 func (m *Metrics) Accuracy() float64 { return share(m.correct, m.scored) }
 
-// LogLoss is the mean of -log(probability given to the label), in nats.
-func (m *Metrics) LogLoss() float64 { return m.loss.mean }
+// LogLoss is the mean of -log(probability given to the label), the natural
+// logarithm.
+func (m *Metrics) LogLoss() float64 { return m.loss.Mean }
 
 // Rolling gives accuracy and log-loss over the last n events, at most 100.
 func (m *Metrics) Rolling() (n int, accuracy, logLoss float64) {
@@ -118,19 +124,19 @@ func share(part, whole uint64) float64 {
 	return float64(part) / float64(whole)
 }
 
-func (m *Metrics) code(c *coder) {
-	c.u64(&m.scored)
-	c.u64(&m.correct)
-	m.loss.code(c)
-	n := c.length(len(m.confusion), 8)
-	if c.reading {
+func (m *Metrics) code(c *river.State) {
+	c.U64(&m.scored)
+	c.U64(&m.correct)
+	m.loss.Code(c)
+	n := c.Length(len(m.confusion), 8)
+	if c.Reading() {
 		m.confusion = make([][]uint64, n)
 	}
 	for i := range m.confusion {
-		c.u64s(&m.confusion[i])
+		c.U64s(&m.confusion[i])
 	}
 	for i := range m.window {
-		c.boolean(&m.window[i].correct)
-		c.f64(&m.window[i].loss)
+		c.Bool(&m.window[i].correct)
+		c.F64(&m.window[i].loss)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"lockstep/model/river"
 )
 
 // Message is one message of the log.
@@ -95,7 +97,8 @@ func (p Prediction) Class() int { return p.class }
 type Model struct {
 	spec     *Spec
 	contract [32]byte
-	program  *program
+	program  *river.Program
+	loads    []load
 
 	// The state. What is derived from it says so where it is declared.
 	seq         uint64
@@ -106,8 +109,8 @@ type Model struct {
 	learned     uint64
 	rejected    uint64
 	duplicates  uint64
-	vocabs      []vocab // by input; of numbers unused
-	labels      vocab
+	vocabs      []river.Vocab // by input; of numbers unused
+	labels      river.Vocab
 	metrics     Metrics
 	ids         window
 
@@ -115,7 +118,7 @@ type Model struct {
 
 	// Scratch, reused so that the hot path does not allocate.
 	entry  *Entry // of Apply
-	frame  frame
+	frame  river.Frame
 	proba  []float64
 	said   []byte // the state chain, and what it absorbs of a message
 	result Result
@@ -126,20 +129,14 @@ type Model struct {
 // each step that could meet what it cannot bear, and what is missing.
 func New(s *Spec) (*Model, error) { return build(s, false) }
 
-func build(s *Spec, trusted bool) (*Model, error) {
-	m := &Model{spec: s, contract: s.Contract(), entry: NewEntry(s), labels: newVocab(), ids: newWindow(s.DedupWindow)}
-	m.vocabs = make([]vocab, len(s.Inputs))
+func build(s *Spec, unbounded bool) (*Model, error) {
+	m := &Model{spec: s, contract: s.Contract(), entry: NewEntry(s), labels: river.NewVocab(), ids: newWindow(s.DedupWindow)}
+	m.vocabs = make([]river.Vocab, len(s.Inputs))
 	for i := range m.vocabs {
-		m.vocabs[i] = newVocab()
+		m.vocabs[i] = river.NewVocab()
 	}
-	var err error
-	if m.program, err = compile(s, m.vocabs, trusted); err != nil {
+	if err := m.compile(unbounded); err != nil {
 		return nil, err
-	}
-	m.frame = frame{
-		nums:    make([]number, m.program.numbers),
-		cats:    make([]category, m.program.categories),
-		dummies: make([]dummies, m.program.dummies),
 	}
 	m.digests = newDigests(m)
 	return m, nil
@@ -219,13 +216,13 @@ func (m *Model) learn(seq uint64, index int, e *Event, name *eventName) {
 		return
 	}
 	p := m.Predict(e.Row)
-	class := m.labels.find(e.Label)
+	class := m.labels.Find(e.Label)
 	m.score(int(class), p)
-	if class == unknown {
-		class = m.labels.add(string(e.Label))
+	if class == river.Unknown {
+		class = m.labels.Add(string(e.Label))
 	}
 	m.update(int(class))
-	answer := Answer{Seq: seq, Index: uint64(index), Learned: m.learned, Label: m.labels.texts[class], Predicted: p.Label, Known: p.Known}
+	answer := Answer{Seq: seq, Index: uint64(index), Learned: m.learned, Label: m.labels.Texts[class], Predicted: p.Label, Known: p.Known}
 	if name.named {
 		m.ids.remember(idEntry{key: name.key, payload: name.payload, seq: seq, index: uint64(index), learned: m.learned, label: class, predicted: int32(p.class)})
 	}
@@ -238,8 +235,8 @@ func (m *Model) learn(seq uint64, index int, e *Event, name *eventName) {
 // score counts a prediction before its event is learned.
 func (m *Model) score(class int, p Prediction) {
 	proba := 0.0
-	if class == int(unknown) {
-		class = len(m.labels.texts) // the place the label is about to get
+	if class == int(river.Unknown) {
+		class = len(m.labels.Texts) // the place the label is about to get
 	} else {
 		proba = p.Proba[class]
 	}
@@ -249,19 +246,20 @@ func (m *Model) score(class int, p Prediction) {
 // update learns the event that was predicted last and is still in the frame.
 // It was checked in full: nothing here can fail.
 func (m *Model) update(class int) {
-	for _, l := range m.program.loads {
+	for _, l := range m.loads {
 		if m.spec.Inputs[l.input].Type != Category {
 			continue
 		}
-		if x := &m.frame.cats[l.slot]; x.id == unknown {
-			x.id = m.vocabs[l.input].add(string(x.text))
+		if x := &m.frame.Categories[l.slot]; x.ID == river.Unknown {
+			x.ID = m.vocabs[l.input].Add(string(x.Text))
 		}
 	}
-	for _, step := range m.program.steps {
-		step.learn(&m.frame)
-		step.transform(&m.frame)
+	m.frame.Target = class
+	for _, step := range m.program.Steps {
+		step.Learn(&m.frame)
+		step.Transform(&m.frame)
 	}
-	m.program.classifier.learn(&m.frame, class)
+	m.program.Classifier.Learn(&m.frame)
 	m.learned++
 	m.digests.stale = true
 }
@@ -278,11 +276,11 @@ func (m *Model) Full(e *Event, index int, batch bool) []Problem {
 	}
 	for i := range m.spec.Inputs {
 		f := &m.spec.Inputs[i]
-		if v := &e.Row[i]; f.Type == Category && !v.Null && len(m.vocabs[i].texts) >= f.MaxValues && m.vocabs[i].find(v.Text) == unknown {
+		if v := &e.Row[i]; f.Type == Category && !v.Null && len(m.vocabs[i].Texts) >= f.MaxValues && m.vocabs[i].Find(v.Text) == river.Unknown {
 			add(f, "attributes", f.Name)
 		}
 	}
-	if f := &m.spec.Label; len(m.labels.texts) >= f.MaxValues && m.labels.find(e.Label) == unknown {
+	if f := &m.spec.Label; len(m.labels.Texts) >= f.MaxValues && m.labels.Find(e.Label) == river.Unknown {
 		add(f, f.Name)
 	}
 	return out
@@ -294,9 +292,9 @@ func (m *Model) repeat(first *idEntry, conflict bool) {
 }
 
 func (m *Model) answer(e *idEntry) Answer {
-	a := Answer{Seq: e.seq, Index: e.index, Learned: e.learned, Label: m.labels.texts[e.label], Known: e.predicted != none}
+	a := Answer{Seq: e.seq, Index: e.index, Learned: e.learned, Label: m.labels.Texts[e.label], Known: e.predicted != none}
 	if a.Known {
-		a.Predicted = m.labels.texts[e.predicted]
+		a.Predicted = m.labels.Texts[e.predicted]
 	}
 	return a
 }
@@ -318,17 +316,17 @@ func (m *Model) say(o Outcome) {
 
 // load brings a row into the frame.
 func (m *Model) load(row Row) {
-	for _, l := range m.program.loads {
+	for _, l := range m.loads {
 		v := &row[l.input]
 		if m.spec.Inputs[l.input].Type == Number {
-			m.frame.nums[l.slot] = number{v: v.Num, null: v.Null}
+			m.frame.Numbers[l.slot] = river.Number{V: v.Num, Null: v.Null}
 			continue
 		}
-		x := category{id: null}
+		x := river.Category{ID: river.Null}
 		if !v.Null {
-			x = category{id: m.vocabs[l.input].find(v.Text), text: v.Text}
+			x = river.Category{ID: m.vocabs[l.input].Find(v.Text), Text: v.Text}
 		}
-		m.frame.cats[l.slot] = x
+		m.frame.Categories[l.slot] = x
 	}
 }
 
@@ -336,55 +334,60 @@ func (m *Model) load(row Row) {
 // state or a later prediction depends on.
 func (m *Model) Predict(row Row) Prediction {
 	m.transform(row)
-	classes := len(m.labels.texts)
+	classes := len(m.labels.Texts)
 	if classes == 0 {
 		return Prediction{class: none}
 	}
-	m.proba = grow(m.proba, classes-1)[:classes]
-	m.program.classifier.jointLogLikelihood(&m.frame, m.proba)
-	probabilities(m.proba)
+	m.proba = river.Grow(m.proba, classes-1)[:classes]
+	m.program.Classifier.Proba(&m.frame, m.proba)
 	best := 0
 	for class, p := range m.proba {
 		if p > m.proba[best] { // of equals the class learned first
 			best = class
 		}
 	}
-	return Prediction{Label: m.labels.texts[best], Known: true, Proba: m.proba, class: best}
+	return Prediction{Label: m.labels.Texts[best], Known: true, Proba: m.proba, class: best}
 }
 
 func (m *Model) transform(row Row) {
 	m.load(row)
-	for _, step := range m.program.steps {
-		step.transform(&m.frame)
+	for _, step := range m.program.Steps {
+		step.Transform(&m.frame)
 	}
 }
 
-// Contribution is what one feature adds to each class's log-likelihood.
+// Contribution is what one feature adds to each class.
 type Contribution struct {
-	Feature       string
-	Value         float64
-	LogLikelihood []float64 // by class, in nats
+	Feature string
+	Value   float64
+	Adds    []float64 // by class, in the explanation's unit
 }
 
-// Explanation takes a prediction apart: each class's joint log-likelihood is
-// its prior and the sum of the contributions. Features that add nothing, such
-// as the dummies of other values, are left out.
+// Explanation takes a prediction apart: what each class has in all, from which
+// its probability follows, is its prior and the sum of the contributions.
+// Features that add nothing, such as the dummies of other values, are left out.
 type Explanation struct {
 	Prediction
-	Prior    []float64 // by class, in nats
+	Unit     river.Unit // of the prior and of the contributions; empty if the classifier explains nothing
+	Prior    []float64  // by class
 	Features []Contribution
 }
 
-// Explain predicts a row and says why.
+// Explain predicts a row and says why, if the pipeline's classifier can.
 func (m *Model) Explain(row Row) Explanation {
 	e := Explanation{Prediction: m.Predict(row)}
 	e.Proba = append([]float64(nil), e.Proba...)
-	m.program.classifier.explain(&m.frame, len(m.labels.texts), func(feature string, value float64, contributions []float64) {
+	explainer, ok := m.program.Classifier.(river.Explainer)
+	if !ok {
+		return e
+	}
+	e.Unit = explainer.Unit()
+	explainer.Explain(&m.frame, func(feature string, value float64, byClass []float64) {
 		if feature == "" {
-			e.Prior = contributions
+			e.Prior = byClass
 			return
 		}
-		e.Features = append(e.Features, Contribution{feature, value, contributions})
+		e.Features = append(e.Features, Contribution{feature, value, byClass})
 	})
 	return e
 }
@@ -466,7 +469,7 @@ func (m *Model) Duplicates() uint64 { return m.duplicates }
 
 // Labels are the classes in the order they were first learned. The caller
 // must not change them.
-func (m *Model) Labels() []string { return m.labels.texts }
+func (m *Model) Labels() []string { return m.labels.Texts }
 
 // Metrics are the model's own scores. They stay the model's.
 func (m *Model) Metrics() *Metrics { return &m.metrics }

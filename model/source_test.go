@@ -35,11 +35,11 @@ var unordered = map[string]bool{
 	"(reflect.Value).Seq": true, "(reflect.Value).Seq2": true,
 }
 
-// broken is what files, type-checked together, break of the rules.
-func broken(fset *token.FileSet, files []*ast.File, imports types.Importer) ([]string, error) {
+// broken is what the files of a package break of the rules.
+func broken(fset *token.FileSet, path string, files []*ast.File, imports types.Importer) ([]string, error) {
 	info := &types.Info{Types: map[ast.Expr]types.TypeAndValue{}, Uses: map[*ast.Ident]types.Object{}}
 	config := types.Config{Importer: imports}
-	if _, err := config.Check("lockstep/model", fset, files, info); err != nil {
+	if _, err := config.Check(path, fset, files, info); err != nil {
 		return nil, err
 	}
 	var found []string
@@ -169,30 +169,41 @@ func compiled(t *testing.T, fset *token.FileSet, packages ...string) types.Impor
 	return importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
 }
 
+// TestSourceIsPortable reads the packages from this one down, among them that
+// of each class of the registry.
 func TestSourceIsPortable(t *testing.T) {
-	list := exec.Command("go", "list", "-f", `{{join .GoFiles "\n"}}`, ".")
+	list := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .GoFiles}} {{$.Dir}}/{{.}}{{end}}`, "./...")
 	out, err := list.Output()
 	if err != nil {
 		t.Fatal("go list: ", err)
 	}
 	fset := token.NewFileSet()
-	var files []*ast.File
-	for _, name := range strings.Fields(string(out)) {
-		file, err := parser.ParseFile(fset, name, nil, parser.ParseComments|parser.SkipObjectResolution)
+	imports := compiled(t, fset, "./...")
+	read := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		names := strings.Fields(line)
+		read[names[0]] = true
+		var files []*ast.File
+		for _, name := range names[1:] {
+			file, err := parser.ParseFile(fset, name, nil, parser.ParseComments|parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, file)
+		}
+		found, err := broken(fset, names[0], files, imports)
 		if err != nil {
 			t.Fatal(err)
 		}
-		files = append(files, file)
+		for _, b := range found {
+			t.Error(b)
+		}
 	}
-	if len(files) < 10 {
-		t.Fatalf("only %d files found", len(files))
-	}
-	found, err := broken(fset, files, compiled(t, fset, "."))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range found {
-		t.Error(b)
+	for _, class := range Classes() {
+		build := buildFunction(class)
+		if pkg := build[:strings.LastIndexByte(build, '.')]; !read[pkg] {
+			t.Errorf("%s is in %s, which was not read", class.Name, pkg)
+		}
 	}
 }
 
@@ -260,7 +271,7 @@ func maps_(s set, f func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := broken(fset, []*ast.File{file}, compiled(t, fset, "maps", "math", "math/rand/v2"))
+	found, err := broken(fset, "lockstep/model", []*ast.File{file}, compiled(t, fset, "maps", "math", "math/rand/v2"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,8 @@ import (
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
+
+	"lockstep/model/river"
 )
 
 // Semantics is the version of River whose quirks the fold reproduces. A spec
@@ -41,25 +43,6 @@ type Field struct {
 	MaxBytes  int     // of a category: the longest value, unescaped; 64 where not given
 }
 
-// Step is one of River's classes. Only the class's own keywords are set, with
-// River's defaults where the spec is silent.
-type Step struct {
-	Class     string
-	Line      int      // in the YAML, for errors; no part of the contract
-	Columns   []string // Select, in the declared order
-	Branches  [][]Step // union: each branch is a list, River's |
-	DropFirst bool     // OneHotEncoder(drop_first=False)
-	Imputes   []Impute // StatImputer, by column: a YAML mapping has no order
-	WithStd   bool     // StandardScaler(with_std=True)
-	Alpha     float64  // MultinomialNB(alpha=1)
-}
-
-// Impute says what a StatImputer puts in the place of a column's nulls.
-type Impute struct {
-	Column string
-	Stat   string // Mean or Mode
-}
-
 // Spec declares a model: what goes in, what comes out, and the pipeline
 // between. Whether the pipeline's steps fit each other is for New to say.
 type Spec struct {
@@ -68,7 +51,7 @@ type Spec struct {
 	Inputs      []Field // in the declared order, which is that of a Row
 	Label       Field
 	DedupWindow int // ids remembered
-	Pipeline    []Step
+	Pipeline    []river.Step
 	YAML        []byte // the source it was parsed from; no part of the contract
 	// Logged: a log was made with it, so it folds even where a later rule
 	// refuses its names for a new log. No part of the contract.
@@ -125,19 +108,6 @@ var modelName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 // numeral is how a spec may spell a number: JSON's way. YAML's others (010,
 // 0x10, 1_000, .inf) mean different things to different readers.
 var numeral = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
-
-// The classes of a pipeline. Those of argumentKeywords take keywords; Select,
-// union and StatImputer read their argument in their own way.
-var (
-	classes          = []string{"Select", "union", "OneHotEncoder", "StatImputer", "StandardScaler", "MultinomialNB", "GaussianNB"}
-	stats            = []string{"Mean", "Mode"}
-	argumentKeywords = map[string][]string{
-		"OneHotEncoder":  {"drop_first"},
-		"StandardScaler": {"with_std"},
-		"MultinomialNB":  {"alpha"},
-		"GaussianNB":     {},
-	}
-)
 
 // ParseSpec reads a spec and fills in the defaults. The error names every
 // problem, each with its line; a text that is not YAML has the first only.
@@ -477,138 +447,6 @@ func (p *specParser) unfit(m mapping, why string, keys ...string) {
 	}
 }
 
-// steps reads a list of steps, or one step alone.
-func (p *specParser) steps(n *yaml.Node, what string) []Step {
-	if n.Kind != yaml.SequenceNode {
-		return []Step{p.step(n)}
-	}
-	if len(n.Content) == 0 {
-		p.fail(n, "%s is empty", what)
-	}
-	var out []Step
-	for _, e := range n.Content {
-		out = append(out, p.step(e))
-	}
-	return out
-}
-
-// step reads `Class`, or `Class: argument`.
-func (p *specParser) step(n *yaml.Node) Step {
-	name, argument := n, (*yaml.Node)(nil)
-	if n.Kind == yaml.MappingNode && len(n.Content) == 2 {
-		name, argument = n.Content[0], n.Content[1]
-	}
-	if name.Kind != yaml.ScalarNode {
-		p.fail(n, "a step is one class, as in {OneHotEncoder: {drop_first: true}}; known: %s", list(classes))
-		return Step{Line: n.Line}
-	}
-	s := Step{Class: name.Value, Line: name.Line}
-	switch s.Class {
-	case "Select":
-		s.Columns = p.columns(name, argument)
-	case "union":
-		s.Branches = p.union(name, argument)
-	case "StatImputer":
-		s.Imputes = p.imputes(name, argument)
-	default:
-		p.keywords(&s, name, argument)
-	}
-	return s
-}
-
-// absent tells whether a class stands alone: `Class`, or `Class:` with
-// nothing behind.
-func absent(n *yaml.Node) bool {
-	return n == nil || n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
-}
-
-func (p *specParser) columns(name, argument *yaml.Node) []string {
-	if absent(argument) || argument.Kind != yaml.SequenceNode || len(argument.Content) == 0 {
-		p.fail(name, "Select takes a list of columns, as in {Select: [island]}")
-		return nil
-	}
-	var out []string
-	for _, e := range argument.Content {
-		out = append(out, p.text(e, "Select: a column"))
-	}
-	return out
-}
-
-func (p *specParser) union(name, argument *yaml.Node) [][]Step {
-	if absent(argument) || argument.Kind != yaml.SequenceNode || len(argument.Content) == 0 {
-		p.fail(name, "union takes a list of branches, each a step or a list of steps")
-		return nil
-	}
-	var out [][]Step
-	for _, e := range argument.Content {
-		out = append(out, p.steps(e, "a branch of union"))
-	}
-	return out
-}
-
-// imputes reads a StatImputer's mapping. It is sorted by column, for the
-// order of a YAML mapping must not decide anything.
-func (p *specParser) imputes(name, argument *yaml.Node) []Impute {
-	if absent(argument) || argument.Kind == yaml.MappingNode && len(argument.Content) == 0 {
-		p.fail(name, "StatImputer takes a statistic for each column, as in {StatImputer: {sex: Mode}}")
-		return nil
-	}
-	m, _ := p.mapping(argument, "StatImputer", nil)
-	var out []Impute
-	for _, e := range m.entries {
-		out = append(out, Impute{e.key.Value, p.choice(e.value, "StatImputer: "+e.key.Value, stats)})
-	}
-	slices.SortFunc(out, func(a, b Impute) int { return strings.Compare(a.Column, b.Column) })
-	return out
-}
-
-// keywords reads a class's keyword arguments over River's defaults.
-func (p *specParser) keywords(s *Step, name, argument *yaml.Node) {
-	known, ok := argumentKeywords[s.Class]
-	if !ok {
-		p.fail(name, "%q is not a known class; known: %s%s", s.Class, list(classes), hint(s.Class, classes))
-		return
-	}
-	var m mapping
-	if !absent(argument) {
-		m, _ = p.mapping(argument, s.Class, known)
-	}
-	switch s.Class {
-	case "OneHotEncoder":
-		if v := m.find("drop_first"); v != nil {
-			s.DropFirst = p.boolean(v, "OneHotEncoder: drop_first")
-		}
-	case "StandardScaler":
-		s.WithStd = true
-		if v := m.find("with_std"); v != nil {
-			s.WithStd = p.boolean(v, "StandardScaler: with_std")
-		}
-	case "MultinomialNB":
-		s.Alpha = 1
-		if v := m.find("alpha"); v != nil {
-			s.Alpha = p.number(v, "MultinomialNB: alpha")
-		}
-	}
-}
-
-// hint helps who writes a name as Python imports it, or in another case:
-// preprocessing.OneHotEncoder, one_hot_encoder, stats.Mean().
-func hint(name string, known []string) string {
-	last := strings.TrimSuffix(name[strings.LastIndexByte(name, '.')+1:], "()")
-	switch last {
-	case "TransformerUnion":
-		return `; River's TransformerUnion and + are "union" here`
-	case "Pipeline":
-		return "; River's Pipeline and | are a list of steps here"
-	}
-	for _, k := range known {
-		if strings.EqualFold(strings.ReplaceAll(last, "_", ""), k) {
-			return "; write " + k
-		}
-	}
-	return ""
-}
-
 // Canonical is the spec's meaning as text, with all defaults: the same bytes
 // for the same fold, however the YAML was spelled, commented or ordered. The
 // order of the inputs, of Select's columns and of steps and branches has a
@@ -637,40 +475,8 @@ func canonicalField(b *bytes.Buffer, kind string, f *Field) {
 		fmt.Fprintf(b, "%s %+q category nullable=%t max_values=%d max_bytes=%d\n", kind, f.Name, f.Nullable, f.MaxValues, f.MaxBytes)
 		return
 	}
-	fmt.Fprintf(b, "%s %+q number nullable=%t min=%s max=%s\n", kind, f.Name, f.Nullable, shortest(f.Min), shortest(f.Max))
+	fmt.Fprintf(b, "%s %+q number nullable=%t min=%s max=%s\n", kind, f.Name, f.Nullable, river.Shortest(f.Min), river.Shortest(f.Max))
 }
-
-func canonicalSteps(b *bytes.Buffer, steps []Step, indent string) {
-	for i := range steps {
-		s := &steps[i]
-		b.WriteString(indent + s.Class)
-		switch s.Class {
-		case "Select":
-			for _, column := range s.Columns {
-				fmt.Fprintf(b, " %+q", column)
-			}
-		case "OneHotEncoder":
-			fmt.Fprintf(b, " drop_first=%t", s.DropFirst)
-		case "StatImputer":
-			for _, impute := range s.Imputes {
-				fmt.Fprintf(b, " %+q=%s", impute.Column, impute.Stat)
-			}
-		case "StandardScaler":
-			fmt.Fprintf(b, " with_std=%t", s.WithStd)
-		case "MultinomialNB":
-			fmt.Fprintf(b, " alpha=%s", shortest(s.Alpha))
-		}
-		b.WriteByte('\n')
-		for _, branch := range s.Branches {
-			b.WriteString(indent + "  branch\n")
-			canonicalSteps(b, branch, indent+"    ")
-		}
-	}
-}
-
-// shortest spells a double with the fewest digits that read back as the same
-// double.
-func shortest(v float64) string { return string(appendNumber(nil, v)) }
 
 // Contract is the SHA-256 of Canonical. Replicas of one contract make the
 // same of the same log.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"lockstep/model/river"
 )
 
 func TestShippedSpecs(t *testing.T) {
@@ -68,10 +70,16 @@ pipeline
 	if got, want := fmt.Sprintf("%x", DefaultSpec().Contract()), "67258ab69c41ab7184789b8ebd380758777253efed9d6ac6f918f62c3ecb532a"; got != want {
 		t.Errorf("the contract is %s, want %s", got, want)
 	}
-	odd := &Spec{Name: "a", Inputs: []Field{{Name: "é\"\n😀", Min: math.Inf(-1), Max: 0.1}}, Pipeline: []Step{{Class: "StandardScaler", WithStd: true}, {Class: "GaussianNB"}}}
+	odd := &Spec{Name: "a", Inputs: []Field{{Name: "é\"\n😀", Min: math.Inf(-1), Max: 0.1}}, Pipeline: []river.Step{step("StandardScaler"), step("GaussianNB")}}
 	if got, want := string(odd.Canonical()), `input "\u00e9\"\n\U0001f600" number nullable=false min=-Inf max=0.1`; !strings.Contains(got, want) || !strings.Contains(got, "StandardScaler with_std=true\n  GaussianNB\n") {
 		t.Errorf("got:\n%s\nwant %s", got, want)
 	}
+}
+
+// step is a class with its defaults.
+func step(name string) river.Step {
+	class := findClass(name, stepTasks...)
+	return river.Step{Class: class, Args: class.Defaults()}
 }
 
 const plainSpec = `
@@ -159,17 +167,19 @@ func TestParsedSteps(t *testing.T) {
 	if string(s.YAML) != plainSpec {
 		t.Error("the YAML is another")
 	}
-	first := s.Pipeline[0].Branches[0]
-	if first[0].Line != 12 || !slices.Equal(first[0].Columns, []string{"x", "y"}) || !slices.Equal(first[1].Imputes, []Impute{{"x", "Mean"}, {"y", "Mean"}}) {
-		t.Errorf("%+v", first)
+	branches := river.Arg[[][]river.Step](&s.Pipeline[0], "transformers")
+	first := branches[0]
+	columns, statistics := river.Arg[[]string](&first[0], "keys"), river.Arg[[]river.Statistic](&first[1], "imputers")
+	if first[0].Line != 12 || !slices.Equal(columns, []string{"x", "y"}) || !slices.Equal(statistics, []river.Statistic{{Column: "x", Name: "Mean"}, {Column: "y", Name: "Mean"}}) {
+		t.Errorf("got %+v", first)
 	}
 	if s.Inputs[1].Min != math.Inf(-1) || s.Inputs[1].Max != math.Inf(1) {
 		t.Errorf("%+v", s.Inputs[1])
 	}
-	if encoder := s.Pipeline[0].Branches[1][1]; encoder.WithStd || encoder.Alpha != 0 {
-		t.Errorf("keywords of other classes are set: %+v", encoder)
+	if encoder := branches[1][1]; encoder.Class.Name != "OneHotEncoder" || !slices.Equal(encoder.Args, []any{false}) {
+		t.Errorf("got %+v, want OneHotEncoder with false", encoder)
 	}
-	if alone := parse(t, plainSpec[:strings.Index(plainSpec, "pipeline")]+"pipeline: GaussianNB"); len(alone.Pipeline) != 1 || alone.Pipeline[0].Class != "GaussianNB" {
+	if alone := parse(t, plainSpec[:strings.Index(plainSpec, "pipeline")]+"pipeline: GaussianNB"); len(alone.Pipeline) != 1 || alone.Pipeline[0].Class.Name != "GaussianNB" {
 		t.Errorf("%+v", alone.Pipeline)
 	}
 }

@@ -105,7 +105,7 @@ func say(m *Model, command, data string) string {
 	out := "  " + probabilityLine(m, p.Proba) + "\n"
 	if command == "explain" {
 		for _, f := range m.Explain(row).Features {
-			out += fmt.Sprintf("    %s = %g adds %.6f\n", f.Feature, f.Value, f.LogLikelihood)
+			out += fmt.Sprintf("    %s = %g adds %.6f\n", f.Feature, f.Value, f.Adds)
 		}
 	}
 	return out

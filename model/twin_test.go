@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"lockstep/model"
+	"lockstep/model/river"
 )
 
 // The slow, obvious twin of the model: the whole fold once more, written from
@@ -295,34 +296,37 @@ func (e *oneHotEncoder) counts(out counts) {
 }
 
 // build makes River's objects of a spec's steps.
-func build(steps []model.Step) pipeline {
+func build(steps []river.Step) pipeline {
 	var out pipeline
-	for _, s := range steps {
-		switch s.Class {
+	for i := range steps {
+		s := &steps[i]
+		switch s.Class.Name {
 		case "Select":
-			out = append(out, selectKeys(s.Columns))
+			out = append(out, selectKeys(river.Arg[[]string](s, "keys")))
 		case "union":
 			var union transformerUnion
-			for _, branch := range s.Branches {
+			for _, branch := range river.Arg[[][]river.Step](s, "transformers") {
 				union = append(union, build(branch))
 			}
 			out = append(out, union)
 		case "StatImputer":
 			imputer := statImputer{}
-			for _, i := range s.Imputes {
-				if i.Stat == "Mean" {
-					imputer[i.Column] = &mean{}
+			for _, statistic := range river.Arg[[]river.Statistic](s, "imputers") {
+				if statistic.Name == "Mean" {
+					imputer[statistic.Column] = &mean{}
 				} else {
-					imputer[i.Column] = &mode{n: map[string]int{}}
+					imputer[statistic.Column] = &mode{n: map[string]int{}}
 				}
 			}
 			out = append(out, imputer)
 		case "StandardScaler":
-			out = append(out, &standardScaler{withStd: s.WithStd, n: map[string]float64{}, means: map[string]float64{}, vars: map[string]float64{}})
+			out = append(out, &standardScaler{
+				withStd: river.Arg[bool](s, "with_std"), n: map[string]float64{}, means: map[string]float64{}, vars: map[string]float64{},
+			})
 		case "OneHotEncoder":
-			out = append(out, &oneHotEncoder{dropFirst: s.DropFirst, columns: map[string][]string{}})
+			out = append(out, &oneHotEncoder{dropFirst: river.Arg[bool](s, "drop_first"), columns: map[string][]string{}})
 		default:
-			panic(s.Class)
+			panic(s.Class.Name)
 		}
 	}
 	return out
@@ -495,9 +499,9 @@ func (e event) equal(other event) bool {
 func newTwin(s *model.Spec) *twin {
 	last := len(s.Pipeline) - 1
 	tw := &twin{spec: s, pipeline: build(s.Pipeline[:last]), classCounts: map[string]int{}, values: map[string][]string{}}
-	switch s.Pipeline[last].Class {
+	switch end := &s.Pipeline[last]; end.Class.Name {
 	case "MultinomialNB":
-		tw.classifier = &multinomialNB{alpha: s.Pipeline[last].Alpha, featureCounts: map[string]map[string]float64{}, classTotals: map[string]float64{}}
+		tw.classifier = &multinomialNB{alpha: river.Arg[float64](end, "alpha"), featureCounts: map[string]map[string]float64{}, classTotals: map[string]float64{}}
 	case "GaussianNB":
 		tw.classifier = &gaussianNB{gaussians: map[string]map[string]*gaussian{}}
 	}
@@ -1174,9 +1178,10 @@ func (s *twins) step(msg message) {
 		}
 		s.ever[w.problem]++
 	}
-	// Only the last outcome's probabilities are still valid.
-	if last := len(want) - 1; last >= 0 && want[last].verdict == model.Learned {
-		s.proba("learned", result.Outcomes[last].Proba, want[last].forecast)
+	for i, w := range want { // after all, for each has its own
+		if w.verdict == model.Learned {
+			s.proba(fmt.Sprint("event ", i), result.Outcomes[i].Proba, w.forecast)
+		}
 	}
 	must(t, "learned", s.model.Learned(), s.twin.learned)
 	must(t, "rejected", s.model.Rejected(), s.twin.rejected)
@@ -1243,7 +1248,7 @@ func (s *twins) predict() {
 	for class, joint := range f.joint {
 		sum := e.Prior[class]
 		for _, c := range e.Features {
-			sum += c.LogLikelihood[class]
+			sum += c.Adds[class]
 		}
 		near(t, "explained "+body, sum, joint, 1e-9, 1e-9+f.noise)
 	}

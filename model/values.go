@@ -4,6 +4,6 @@ package model
 // were first learned; none for a number. The caller may keep them, and must
 // not change them.
 func (m *Model) Values(input int) []string {
-	texts := m.vocabs[input].texts
+	texts := m.vocabs[input].Texts
 	return texts[:len(texts):len(texts)]
 }

@@ -195,11 +195,12 @@ func (w *Worker) prediction(reply []byte, row model.Row) []byte {
 	return append(reply, r.replyTail()...)
 }
 
-// explanation is the reply to an explain request. Log-likelihoods are in
-// nats; a class's joint log-likelihood is its prior plus all contributions.
+// explanation is the reply to an explain request. What a class has in all, in
+// the unit, is its prior plus all contributions.
 type explanation struct {
 	label    []byte             // as JSON
 	Proba    map[string]float64 `json:"proba"`
+	Unit     string             `json:"unit"` // which key the contributions have
 	Prior    map[string]float64 `json:"prior"`
 	Features []contribution     `json:"features"`
 	Learned  uint64             `json:"learned"`
@@ -207,14 +208,12 @@ type explanation struct {
 	Receipt  string             `json:"receipt"`
 }
 
-type contribution struct {
-	Feature       string             `json:"feature"`
-	Value         float64            `json:"value"`
-	LogLikelihood map[string]float64 `json:"log_likelihood"`
-}
+// contribution has the keys feature, value, and that of the explanation's unit,
+// such as log_likelihood, for what the feature adds to each class.
+type contribution map[string]any
 
 // explain answers like predict, with the probabilities and what each feature
-// added to each class's log-likelihood.
+// added to each class.
 func (w *Worker) explain(req bus.Request) { w.withRow(req, (*Worker).replyExplanation) }
 
 func (w *Worker) replyExplanation(req bus.Request, row model.Row) {
@@ -241,7 +240,7 @@ func (w *Worker) explanation(row model.Row) explanation {
 		return out
 	}
 	out := explanation{
-		Proba: byLabel(e.Proba), Prior: byLabel(e.Prior), Features: []contribution{},
+		Proba: byLabel(e.Proba), Unit: string(e.Unit), Prior: byLabel(e.Prior), Features: []contribution{},
 		Learned: r.model.Learned(), Seq: r.model.Seq(), Receipt: r.model.Receipt().String(),
 	}
 	out.label = []byte("null")
@@ -249,7 +248,9 @@ func (w *Worker) explanation(row model.Row) explanation {
 		out.label = quote(e.Label)
 	}
 	for _, f := range e.Features {
-		out.Features = append(out.Features, contribution{f.Feature, f.Value, byLabel(f.LogLikelihood)})
+		out.Features = append(out.Features, contribution{
+			"feature": f.Feature, "value": f.Value, string(e.Unit): byLabel(f.Adds),
+		})
 	}
 	return out
 }

@@ -169,14 +169,11 @@ func answerLabel(answer []byte) (label *string, err error) {
 
 func printPrediction(out io.Writer, answer []byte, asJSON bool) error {
 	var a struct {
-		Proba    map[string]float64 `json:"proba"`
-		Features []struct {
-			Feature       string             `json:"feature"`
-			Value         float64            `json:"value"`
-			LogLikelihood map[string]float64 `json:"log_likelihood"`
-		} `json:"features"`
-		Learned uint64 `json:"learned"`
-		Seq     uint64 `json:"seq"`
+		Proba    map[string]float64           `json:"proba"`
+		Unit     string                       `json:"unit"` // the key of what a feature adds to each label
+		Features []map[string]json.RawMessage `json:"features"`
+		Learned  uint64                       `json:"learned"`
+		Seq      uint64                       `json:"seq"`
 	}
 	label, err := answerLabel(answer)
 	if err := errors.Join(err, json.Unmarshal(answer, &a)); asJSON || err != nil {
@@ -192,9 +189,16 @@ func printPrediction(out io.Writer, answer []byte, asJSON bool) error {
 		fmt.Fprintf(out, "  %-14s %6.2f %%\n", printable.Text(label), 100*a.Proba[label])
 	}
 	for _, f := range a.Features {
-		fmt.Fprintf(out, "  %-20s %10.4g ", printable.Text(f.Feature), f.Value)
-		for _, label := range sorted(f.LogLikelihood) {
-			fmt.Fprintf(out, "  %s %+.2f", printable.Text(label), f.LogLikelihood[label])
+		var name string
+		var value float64
+		var adds map[string]float64
+		err := errors.Join(json.Unmarshal(f["feature"], &name), json.Unmarshal(f["value"], &value), json.Unmarshal(f[a.Unit], &adds))
+		if err != nil {
+			return fmt.Errorf("the reply's features: %w", err)
+		}
+		fmt.Fprintf(out, "  %-20s %10.4g ", printable.Text(name), value)
+		for _, label := range sorted(adds) {
+			fmt.Fprintf(out, "  %s %+.2f", printable.Text(label), adds[label])
 		}
 		fmt.Fprintln(out)
 	}

@@ -662,7 +662,7 @@ function drawAnswer(label, others) {
     return el('li', {}, button);
   }));
   const parts = [el('p', { class: 'verdict ' + colour(label) }, label), bars];
-  if (rival != null) parts.push(...why(label, rival));
+  if (rival != null && explained.unit) parts.push(...why(label, rival));
   $('answer').replaceChildren(...parts);
 }
 
@@ -673,8 +673,8 @@ function chance(p) {
 // why compares two labels: what each feature adds to the one more than to the
 // other. Together with how frequent they are that makes the odds.
 function why(label, rival) {
-  const rows = explained.features.map((f) => ({ name: pretty(f.feature), value: f.value, by: f.log_likelihood[label] - f.log_likelihood[rival] }));
-  rows.push({ name: 'how frequent they are', by: explained.prior[label] - explained.prior[rival] });
+  const rows = explained.features.map((f) => ({ name: pretty(f.feature), value: f.value, by: f[explained.unit][label] - f[explained.unit][rival] }));
+  rows.push({ name: 'how frequent they are', by: (explained.prior[label] ?? 0) - (explained.prior[rival] ?? 0) });
   const total = rows.reduce((sum, r) => sum + r.by, 0);
   rows.sort((a, b) => Math.abs(b.by) - Math.abs(a.by));
   const rest = rows.splice(12);
@@ -688,7 +688,7 @@ function why(label, rival) {
     return el('tr', {}, el('th', { scope: 'row', title: r.name }, r.name, ...number), el('td', {}, el('div', { class: 'both', 'aria-hidden': 'true' }, bar)), el('td', { class: 'much' }, signed(r.by)));
   })));
   const odds = Math.exp(Math.min(700, Math.abs(total)));
-  return [el('p', { class: 'because' }, 'Why ', el('b', {}, label), ' rather than ', el('b', {}, rival), `, in nats; together ${signed(total)}: ${odds < 1e6 ? count.format(Number(odds.toPrecision(3))) : 'more than a million'} to 1`), table];
+  return [el('p', { class: 'because' }, 'Why ', el('b', {}, label), ' rather than ', el('b', {}, rival), `, in natural logarithms; together ${signed(total)}: ${odds < 1e6 ? count.format(Number(odds.toPrecision(3))) : 'more than a million'} to 1`), table];
 }
 
 link('waiting', 'connecting');

@@ -1,8 +1,8 @@
-package model
+package river
 
 import "math"
 
-// The project's own exp and log. math.Exp and math.Log are assembly on some
+// The project's own exponential and logarithm. math.Exp and math.Log are assembly on some
 // CPUs, and math.Exp gives other bits on two amd64 CPUs of which one has FMA;
 // a replica's state must have the same bits everywhere. Here every operation
 // is a plain addition, subtraction, multiplication or division, each rounded
@@ -25,8 +25,8 @@ const (
 	expLeast = -7.45133219101941108420e+02 // below it exp is 0
 )
 
-// log is the natural logarithm: -Inf of 0, NaN below.
-func log(x float64) float64 {
+// Log is the natural logarithm: -Inf of 0, NaN below.
+func Log(x float64) float64 {
 	switch {
 	case x != x || x > math.MaxFloat64:
 		return x
@@ -69,8 +69,8 @@ func split(x float64) (k int, m float64) {
 	return k, math.Float64frombits(bits&^(0x7ff<<52) | 1022<<52)
 }
 
-// exp is e to the x.
-func exp(x float64) float64 {
+// Exp is e to the x.
+func Exp(x float64) float64 {
 	switch {
 	case x != x || x > math.MaxFloat64:
 		return x
@@ -104,8 +104,8 @@ func scale(y float64, k int) float64 {
 // power is 2^k, for k from -1022 to 1023.
 func power(k int) float64 { return math.Float64frombits(uint64(1023+k) << 52) }
 
-// log1p is log(1+x), without losing a small x to the sum.
-func log1p(x float64) float64 {
+// Log1p is log(1+x), without losing a small x to the sum.
+func Log1p(x float64) float64 {
 	switch {
 	case x != x || x > math.MaxFloat64:
 		return x
@@ -142,3 +142,6 @@ func log1p(x float64) float64 {
 	n := float64(k)
 	return float64(n*ln2Hi) - ((half - (float64(s*t) + (float64(n*ln2Lo) + c))) - f)
 }
+
+// Sqrt is the square root, which IEEE 754 rounds correctly on every CPU.
+func Sqrt(x float64) float64 { return math.Sqrt(x) }

@@ -1,4 +1,4 @@
-package model
+package river
 
 import (
 	"crypto/sha256"
@@ -39,7 +39,7 @@ func bigLog(x *big.Float) *big.Float {
 		z := bigExp(y)
 		d := new(big.Float).SetPrec(precision).Sub(x, z)
 		d.Quo(d, z)
-		// log(1+d) ≈ d - d²/2
+		// Log(1+d) ≈ d - d²/2
 		half := new(big.Float).SetPrec(precision).Mul(d, d)
 		half.Quo(half, bigFloat(2))
 		y.Add(y, d.Sub(d, half))
@@ -87,43 +87,43 @@ func TestMathIsAccurate(t *testing.T) {
 	}
 	for range 2000 {
 		x := (s.unit() - 0.5) * 1400
-		check("exp", x, exp(x), bigExp(bigFloat(x)))
+		check("exp", x, Exp(x), bigExp(bigFloat(x)))
 		x = s.unit() - 0.5
-		check("exp", x, exp(x), bigExp(bigFloat(x)))
+		check("exp", x, Exp(x), bigExp(bigFloat(x)))
 		x = math.Float64frombits(s.next() >> 1)
 		if x > 0 && x <= math.MaxFloat64 {
-			check("log", x, log(x), bigLog(bigFloat(x)))
+			check("log", x, Log(x), bigLog(bigFloat(x)))
 		}
 		x = 0.5 + s.unit()
-		check("log", x, log(x), bigLog(bigFloat(x)))
+		check("log", x, Log(x), bigLog(bigFloat(x)))
 		x = s.unit() * math.Ldexp(1, -int(s.next()%60))
-		check("log1p", x, log1p(x), bigLog1p(x))
-		check("log1p", -x, log1p(-x), bigLog1p(-x))
+		check("log1p", x, Log1p(x), bigLog1p(x))
+		check("log1p", -x, Log1p(-x), bigLog1p(-x))
 		x = s.unit() * math.Ldexp(1, int(s.next()%1023))
-		check("log1p", x, log1p(x), bigLog1p(x))
+		check("log1p", x, Log1p(x), bigLog1p(x))
 		x = math.Ldexp(s.unit(), -1022) // subnormal
-		check("log", x, log(x), bigLog(bigFloat(x)))
+		check("log", x, Log(x), bigLog(bigFloat(x)))
 		x = -708 - 37*s.unit() // and here exp is
-		check("exp", x, exp(x), bigExp(bigFloat(x)))
+		check("exp", x, Exp(x), bigExp(bigFloat(x)))
 	}
 	// Around where the methods change from one case to another.
 	for _, edge := range []float64{0.5, 1, math.Sqrt2 / 2, math.Sqrt2, math.Ln2 / 2, math.Ln2, 1.5 * math.Ln2,
 		math.Sqrt2 - 1, 1 - math.Sqrt2/2, 2, 0x1p-28, 0x1p-29, 0x1p-53, 0x1p-54, 0x1p53, 709.78, 745.13, 0x1p-1022, 5e-324, math.MaxFloat64} {
 		for _, x := range []float64{math.Nextafter(edge, 0), edge, math.Nextafter(edge, math.MaxFloat64)} {
 			if x > 0 && x != 1 {
-				check("log", x, log(x), bigLog(bigFloat(x)))
+				check("log", x, Log(x), bigLog(bigFloat(x)))
 			}
 			if x > 0x1p-150 { // below, 200 bits do not hold 1+x
-				check("log1p", x, log1p(x), bigLog1p(x))
+				check("log1p", x, Log1p(x), bigLog1p(x))
 				if x < 1 {
-					check("log1p", -x, log1p(-x), bigLog1p(-x))
+					check("log1p", -x, Log1p(-x), bigLog1p(-x))
 				}
 			}
 			if x < 709.785 {
-				check("exp", x, exp(x), bigExp(bigFloat(x)))
+				check("exp", x, Exp(x), bigExp(bigFloat(x)))
 			}
 			if x < 745.135 {
-				check("exp", -x, exp(-x), bigExp(bigFloat(-x)))
+				check("exp", -x, Exp(-x), bigExp(bigFloat(-x)))
 			}
 		}
 	}
@@ -136,14 +136,14 @@ func TestMathSpecialValues(t *testing.T) {
 		name      string
 		got, want float64
 	}{
-		{"exp(0)", exp(0), 1}, {"exp(-inf)", exp(-inf), 0}, {"exp(inf)", exp(inf), inf}, {"exp(nan)", exp(nan), nan},
-		{"exp(710)", exp(710), inf}, {"exp(-746)", exp(-746), 0}, {"exp(1)", exp(1), math.E},
-		{"exp(-745.13)", exp(-745.13), 5e-324}, {"exp(709.78)", exp(709.78), 1.7928227943945155e308},
-		{"log(0)", log(0), -inf}, {"log(-1)", log(-1), nan}, {"log(inf)", log(inf), inf}, {"log(nan)", log(nan), nan},
-		{"log(1)", log(1), 0}, {"log(5e-324)", log(5e-324), -744.4400719213812}, {"log(max)", log(math.MaxFloat64), 709.782712893384},
-		{"log1p(0)", log1p(0), 0}, {"log1p(tiny)", log1p(1e-20), 1e-20}, {"log1p(inf)", log1p(inf), inf}, {"log1p(1)", log1p(1), math.Ln2},
-		{"log1p(-1)", log1p(-1), -inf}, {"log1p(-2)", log1p(-2), nan}, {"log1p(-inf)", log1p(-inf), nan}, {"log1p(nan)", log1p(nan), nan},
-		{"log1p(max)", log1p(math.MaxFloat64), 709.782712893384}, {"log1p(5e-324)", log1p(5e-324), 5e-324}, {"log(-inf)", log(-inf), nan},
+		{"Exp(0)", Exp(0), 1}, {"Exp(-inf)", Exp(-inf), 0}, {"Exp(inf)", Exp(inf), inf}, {"Exp(nan)", Exp(nan), nan},
+		{"Exp(710)", Exp(710), inf}, {"Exp(-746)", Exp(-746), 0}, {"Exp(1)", Exp(1), math.E},
+		{"Exp(-745.13)", Exp(-745.13), 5e-324}, {"Exp(709.78)", Exp(709.78), 1.7928227943945155e308},
+		{"Log(0)", Log(0), -inf}, {"Log(-1)", Log(-1), nan}, {"Log(inf)", Log(inf), inf}, {"Log(nan)", Log(nan), nan},
+		{"Log(1)", Log(1), 0}, {"Log(5e-324)", Log(5e-324), -744.4400719213812}, {"Log(max)", Log(math.MaxFloat64), 709.782712893384},
+		{"Log1p(0)", Log1p(0), 0}, {"Log1p(tiny)", Log1p(1e-20), 1e-20}, {"Log1p(inf)", Log1p(inf), inf}, {"Log1p(1)", Log1p(1), math.Ln2},
+		{"Log1p(-1)", Log1p(-1), -inf}, {"Log1p(-2)", Log1p(-2), nan}, {"Log1p(-inf)", Log1p(-inf), nan}, {"Log1p(nan)", Log1p(nan), nan},
+		{"Log1p(max)", Log1p(math.MaxFloat64), 709.782712893384}, {"Log1p(5e-324)", Log1p(5e-324), 5e-324}, {"Log(-inf)", Log(-inf), nan},
 	} {
 		if c.got != c.want && !(math.IsNaN(c.got) && math.IsNaN(c.want)) {
 			t.Errorf("%s = %v, want %v", c.name, c.got, c.want)
@@ -158,11 +158,11 @@ func TestMathIsPortable(t *testing.T) {
 	h := sha256.New()
 	add := func(x float64) { h.Write(binary.LittleEndian.AppendUint64(nil, math.Float64bits(x))) }
 	for range 100_000 {
-		add(exp((s.unit() - 0.5) * 1500))
+		add(Exp((s.unit() - 0.5) * 1500))
 		if x := math.Float64frombits(s.next() >> 1); x == x { // a NaN's bits are the CPU's own
-			add(log(x))
+			add(Log(x))
 		}
-		add(log1p(s.unit()))
+		add(Log1p(s.unit()))
 	}
 	const want = "8a60ee2b042d84bcd456998672edccbd"
 	if got := hex.EncodeToString(h.Sum(nil)[:16]); got != want {
@@ -172,19 +172,19 @@ func TestMathIsPortable(t *testing.T) {
 
 func BenchmarkExp(b *testing.B) {
 	for i := range b.N {
-		sink = exp(float64(i&1023) * -0.5)
+		sink = Exp(float64(i&1023) * -0.5)
 	}
 }
 
 func BenchmarkLog(b *testing.B) {
 	for i := range b.N {
-		sink = log(float64(i&1023) + 0.5)
+		sink = Log(float64(i&1023) + 0.5)
 	}
 }
 
 func BenchmarkLog1p(b *testing.B) {
 	for i := range b.N {
-		sink = log1p(float64(i&1023) * 0x1p-10)
+		sink = Log1p(float64(i&1023) * 0x1p-10)
 	}
 }
 

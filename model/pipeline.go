@@ -1,0 +1,186 @@
+package model
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"lockstep/model/river"
+)
+
+// The parser of pipelines reads steps by the parameters that their classes
+// declare, and knows no class by name.
+
+// steps are the tasks of the classes that a pipeline is made of.
+var stepTasks = []river.Task{river.Transformation, river.Classification}
+
+// steps reads a list of steps, or one step alone.
+func (p *specParser) steps(n *yaml.Node, what string) []river.Step {
+	if n.Kind != yaml.SequenceNode {
+		return []river.Step{p.step(n, stepTasks...)}
+	}
+	if len(n.Content) == 0 {
+		p.fail(n, "%s is empty", what)
+	}
+	var out []river.Step
+	for _, e := range n.Content {
+		out = append(out, p.step(e, stepTasks...))
+	}
+	return out
+}
+
+// step reads `Class`, or `Class: argument`, where the class is for one of some
+// tasks. A step that is not valid has no class.
+func (p *specParser) step(n *yaml.Node, tasks ...river.Task) river.Step {
+	name, argument := n, (*yaml.Node)(nil)
+	if n.Kind == yaml.MappingNode && len(n.Content) == 2 {
+		name, argument = n.Content[0], n.Content[1]
+	}
+	known := classNames(tasks...)
+	if name.Kind != yaml.ScalarNode {
+		p.fail(n, "a step is one class, as in {OneHotEncoder: {drop_first: true}}; known: %s", list(known))
+		return river.Step{Line: n.Line}
+	}
+	class := findClass(name.Value, tasks...)
+	if class == nil {
+		p.fail(name, "%q is not a known class; known: %s%s", name.Value, list(known), hint(name.Value, known))
+		return river.Step{Line: name.Line}
+	}
+	s := river.Step{Class: class, Args: class.Defaults(), Line: name.Line}
+	if len(class.Params) == 1 && class.Params[0].Kind.Alone() {
+		s.Args[0] = p.alone(class, name, argument)
+		return s
+	}
+	p.keywords(&s, argument)
+	return s
+}
+
+// absent reports whether a class stands alone: `Class`, or `Class:` with
+// nothing behind.
+func absent(n *yaml.Node) bool {
+	return n == nil || n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
+}
+
+// keywords reads a class's keyword arguments over River's defaults.
+func (p *specParser) keywords(s *river.Step, argument *yaml.Node) {
+	if absent(argument) {
+		return
+	}
+	var known []string
+	for i := range s.Class.Params {
+		known = append(known, s.Class.Params[i].Name)
+	}
+	m, _ := p.mapping(argument, s.Class.Name, append([]string{}, known...))
+	for i := range s.Class.Params {
+		param := &s.Class.Params[i]
+		if v := m.find(param.Name); v != nil {
+			s.Args[i] = p.argument(param, v, s.Class.Name+": "+param.Name)
+		}
+	}
+}
+
+// argument reads a keyword's value.
+func (p *specParser) argument(param *river.Param, v *yaml.Node, what string) any {
+	switch param.Kind {
+	case river.Bool:
+		return p.boolean(v, what)
+	case river.Nested:
+		return p.step(v, param.Task)
+	default:
+		x, ok := p.double(v, what)
+		if ok && (x < param.Min || x > param.Max) {
+			p.fail(v, "%s must be from %s to %s", what, river.Shortest(param.Min), river.Shortest(param.Max))
+		}
+		return x
+	}
+}
+
+// alone reads the only argument of a class that takes it without its name.
+func (p *specParser) alone(class *river.Class, name, argument *yaml.Node) any {
+	switch class.Params[0].Kind {
+	case river.Columns:
+		return p.columns(class.Name, name, argument)
+	case river.Branches:
+		return p.branches(class.Name, name, argument)
+	default:
+		return p.statistics(class, name, argument)
+	}
+}
+
+func (p *specParser) columns(class string, name, argument *yaml.Node) []string {
+	if absent(argument) || argument.Kind != yaml.SequenceNode || len(argument.Content) == 0 {
+		p.fail(name, "%[1]s takes a list of columns, as in {%[1]s: [island]}", class)
+		return nil
+	}
+	var out []string
+	for _, e := range argument.Content {
+		out = append(out, p.text(e, class+": a column"))
+	}
+	return out
+}
+
+func (p *specParser) branches(class string, name, argument *yaml.Node) [][]river.Step {
+	if absent(argument) || argument.Kind != yaml.SequenceNode || len(argument.Content) == 0 {
+		p.fail(name, "%s takes a list of branches, each a step or a list of steps", class)
+		return nil
+	}
+	var out [][]river.Step
+	for _, e := range argument.Content {
+		out = append(out, p.steps(e, "a branch of "+class))
+	}
+	return out
+}
+
+// statistics reads a mapping of columns to statistics. It is sorted by column,
+// for the order of a YAML mapping must not decide anything.
+func (p *specParser) statistics(class *river.Class, name, argument *yaml.Node) []river.Statistic {
+	if absent(argument) || argument.Kind == yaml.MappingNode && len(argument.Content) == 0 {
+		p.fail(name, "%[1]s takes a statistic for each column, as in {%[1]s: {sex: Mode}}", class.Name)
+		return nil
+	}
+	m, _ := p.mapping(argument, class.Name, nil)
+	var out []river.Statistic
+	for _, e := range m.entries {
+		name := p.choice(e.value, class.Name+": "+e.key.Value, class.Params[0].Choices)
+		out = append(out, river.Statistic{Column: e.key.Value, Name: name})
+	}
+	slices.SortFunc(out, func(a, b river.Statistic) int { return strings.Compare(a.Column, b.Column) })
+	return out
+}
+
+// hint helps if you write a name as Python imports it, or in another case:
+// preprocessing.OneHotEncoder, one_hot_encoder, stats.Mean().
+func hint(name string, known []string) string {
+	last := strings.TrimSuffix(name[strings.LastIndexByte(name, '.')+1:], "()")
+	switch last {
+	case "TransformerUnion":
+		return `; River's TransformerUnion and + are "union" here`
+	case "Pipeline":
+		return "; River's Pipeline and | are a list of steps here"
+	}
+	for _, k := range known {
+		if strings.EqualFold(strings.ReplaceAll(last, "_", ""), k) {
+			return "; write " + k
+		}
+	}
+	return ""
+}
+
+// canonicalSteps writes steps as the contract has them: one on each line, those
+// of a branch indented under it.
+func canonicalSteps(b *bytes.Buffer, steps []river.Step, indent string) {
+	for i := range steps {
+		s := &steps[i]
+		fmt.Fprintf(b, "%s%s%s\n", indent, s.Class.Name, s.Canonical(nil))
+		for _, arg := range s.Args {
+			branches, _ := arg.([][]river.Step)
+			for _, branch := range branches {
+				b.WriteString(indent + "  branch\n")
+				canonicalSteps(b, branch, indent+"    ")
+			}
+		}
+	}
+}

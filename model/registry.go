@@ -1,0 +1,44 @@
+package model
+
+import (
+	"slices"
+
+	"lockstep/model/river"
+	"lockstep/model/river/compose"
+	"lockstep/model/river/naivebayes"
+	"lockstep/model/river/preprocessing"
+)
+
+// registry lists every class that a spec can name.
+var registry = []*river.Class{
+	compose.Select,
+	compose.Union,
+	preprocessing.OneHotEncoder,
+	preprocessing.StatImputer,
+	preprocessing.StandardScaler,
+	naivebayes.MultinomialNB,
+	naivebayes.GaussianNB,
+}
+
+// Classes are the classes that a spec can name.
+func Classes() []*river.Class { return slices.Clone(registry) }
+
+// classNames are the names of the classes for some tasks.
+func classNames(tasks ...river.Task) []string {
+	var out []string
+	for _, c := range registry {
+		if slices.Contains(tasks, c.Task) {
+			out = append(out, c.Name)
+		}
+	}
+	return out
+}
+
+// findClass finds a class by its name and task, or returns nil.
+func findClass(name string, tasks ...river.Task) *river.Class {
+	i := slices.IndexFunc(registry, func(c *river.Class) bool { return c.Name == name && slices.Contains(tasks, c.Task) })
+	if i < 0 {
+		return nil
+	}
+	return registry[i]
+}

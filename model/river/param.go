@@ -1,0 +1,129 @@
+package river
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Param declares a parameter of a class. The parser of specs, the contract's
+// canonical text, the help, the documentation's table and the generator of
+// traces all read this declaration.
+type Param struct {
+	Name    string // River's keyword
+	Kind    Kind
+	Default any     // River's, of the kind's type; nil if it must be given
+	Min     float64 // of a Float, inclusive
+	Max     float64
+	Choices []string // of Statistics: the classes of river.stats that there are
+	Task    Task     // of a Nested: what the class is for
+	Summary string
+}
+
+// Kind is the type of a parameter.
+type Kind uint8
+
+// The kinds, with the Go type of an argument. The last three are written in a
+// spec without their name, as the class's only argument.
+const (
+	Float      Kind = iota + 1 // float64
+	Bool                       // bool
+	Nested                     // Step: a class with arguments of its own
+	Columns                    // []string, one at least
+	Branches                   // [][]Step, one at least and none of them empty
+	Statistics                 // []Statistic, by column, one at least
+)
+
+// Alone reports whether a parameter of this kind is written as the class's only
+// argument.
+func (k Kind) Alone() bool { return k >= Columns }
+
+// Statistic is a column and the statistic that is kept of it.
+type Statistic struct{ Column, Name string }
+
+// FloatParam declares a number between two bounds, both inclusive.
+func FloatParam(name string, value, least, most float64, summary string) Param {
+	return Param{Name: name, Kind: Float, Default: value, Min: least, Max: most, Summary: summary}
+}
+
+// BoolParam declares a switch.
+func BoolParam(name string, value bool, summary string) Param {
+	return Param{Name: name, Kind: Bool, Default: value, Summary: summary}
+}
+
+// Defaults are the default arguments of a class; nil for what must be given.
+func (c *Class) Defaults() []any {
+	args := make([]any, len(c.Params))
+	for i := range c.Params {
+		args[i] = c.Params[i].Default
+	}
+	return args
+}
+
+// Range describes which values a parameter takes.
+func (p *Param) Range() string {
+	switch p.Kind {
+	case Float:
+		return fmt.Sprintf("%s to %s", Shortest(p.Min), Shortest(p.Max))
+	case Bool:
+		return "true, false"
+	case Nested:
+		return "a class: " + p.Task.String()
+	case Columns:
+		return "columns"
+	case Branches:
+		return "lists of steps"
+	default:
+		return "by column: " + strings.Join(p.Choices, ", ")
+	}
+}
+
+// AppendNumber appends a double with the fewest digits that read back as the
+// same double, as ECMAScript spells it.
+func AppendNumber(dst []byte, v float64) []byte {
+	format := byte('f')
+	if v != 0 && (-1e-6 < v && v < 1e-6 || v >= 1e21 || v <= -1e21) {
+		format = 'e'
+	}
+	return strconv.AppendFloat(dst, v, format, -1, 64)
+}
+
+// Shortest is AppendNumber as a text.
+func Shortest(v float64) string { return string(AppendNumber(nil, v)) }
+
+// Canonical appends a step's arguments as the contract has them: each as
+// " name=value", a list of columns as quoted names, in the order of the
+// declaration. Branches are not among them: they are lines of their own.
+func (s *Step) Canonical(dst []byte) []byte {
+	for i, arg := range s.Args {
+		switch p := &s.Class.Params[i]; v := arg.(type) {
+		case float64:
+			dst = fmt.Appendf(dst, " %s=%s", p.Name, Shortest(v))
+		case bool:
+			dst = fmt.Appendf(dst, " %s=%t", p.Name, v)
+		case Step:
+			dst = fmt.Appendf(dst, " %s=%s(", p.Name, v.Class.Name)
+			dst = append(v.Canonical(dst), " )"...)
+		case []string:
+			for _, column := range v {
+				dst = fmt.Appendf(dst, " %+q", column)
+			}
+		case []Statistic:
+			for _, e := range v {
+				dst = fmt.Appendf(dst, " %+q=%s", e.Column, e.Name)
+			}
+		}
+	}
+	return dst
+}
+
+// Arg is the argument of a parameter. It panics if the class does not declare
+// it, or with another type.
+func Arg[T any](s *Step, name string) T {
+	for i := range s.Class.Params {
+		if s.Class.Params[i].Name == name {
+			return s.Args[i].(T)
+		}
+	}
+	panic("river: " + s.Class.Name + " declares no parameter " + name)
+}
