@@ -377,10 +377,10 @@ func TestPage(t *testing.T) {
 	}
 	all := penguins(t)
 	for _, upto := range []int{100, 344} {
-		from := int(eval[float64](b, `Number(document.querySelector('#accuracy svg').dataset.newest ?? 1)`)) - 1
+		from := int(eval[float64](b, `Number(document.querySelector('#accuracy svg').dataset.newest ?? 0)`))
 		publish("learn", all[from:upto]...)
 		for _, chart := range []string{"accuracy", "loss"} {
-			b.until(fmt.Sprintf(`document.querySelector('#%s svg').dataset.newest === '%d'`, chart, upto+1))
+			b.until(fmt.Sprintf(`document.querySelector('#%s svg').dataset.newest === '%d'`, chart, upto))
 			if n := eval[float64](b, fmt.Sprintf(`document.querySelector('#%s .roll').getAttribute('d').split('L').length`, chart)); n < float64(upto) {
 				t.Errorf("%s has %v points of %d", chart, n, upto)
 			}
@@ -392,7 +392,7 @@ func TestPage(t *testing.T) {
 		t.Error("the fingerprints are not equal: ", got)
 	}
 	status := f.door.worker.Load().Status()
-	if got, want := eval[string](b, `document.getElementById('right').textContent`), fmt.Sprintf("%.1f %%", 100*status.Accuracy); got != want {
+	if got, want := eval[string](b, `document.getElementById('accuracy-now').textContent`), fmt.Sprintf("%.1f %%", 100*status.Accuracy); got != want {
 		t.Errorf("accuracy %s, want %s", got, want)
 	}
 	if got := eval[float64](b, `[...document.querySelectorAll('.confusion td:not(.given)')].reduce((sum, c) => sum + (Number(c.textContent) || 0), 0)`); got != 344 {
@@ -462,7 +462,7 @@ func TestPage(t *testing.T) {
 
 	// Charts by keyboard, read out.
 	b.run(chromedp.Focus(chromedp.CSS("#accuracy .plot")), chromedp.KeyEvent(kb.ArrowLeft), chromedp.KeyEvent(kb.ArrowLeft))
-	b.until(`document.querySelector('#accuracy [aria-live]').textContent.startsWith('Sequence ')`)
+	b.until(`document.querySelector('#accuracy [aria-live]').textContent.startsWith('After ')`)
 	b.run(chromedp.KeyEvent(kb.Escape), chromedp.Blur(chromedp.CSS("#accuracy .plot")))
 
 	b.named()
@@ -491,7 +491,10 @@ func TestPage(t *testing.T) {
 		t.Error("another state has the same fingerprint")
 	}
 	stopSecond()
-	b.until(card("web-2", `c.dataset.state === 'stopped' && c.dataset.tone === 'gone' && /last heard \d+ s ago/.test(c.textContent)`))
+	b.until(`/^web-2stopped at \d+, last heard \d+ s ago$/.test(document.getElementById('stopped').textContent)`)
+	if got := eval[float64](b, `document.querySelectorAll('.replica').length`); got != 2 {
+		t.Errorf("%v cards, want one for each replica that runs", got)
+	}
 	b.until(card("web-1", fmt.Sprintf(`c.dataset.state === 'ready' && c.textContent.includes('at %d')`, last)))
 	for _, s := range []struct {
 		name  string
@@ -518,7 +521,7 @@ func TestPage(t *testing.T) {
 	// What was before the snapshot is not known, and not made up.
 	b.until(`document.querySelector('#accuracy svg .before title')?.textContent.includes('not known here')`)
 	publish("learn", all[9])
-	b.until(fmt.Sprintf(`document.querySelector('#accuracy svg').dataset.newest === '%d'`, last+1))
+	b.until(`document.querySelector('#accuracy svg').dataset.newest === '352'`)
 
 	// Nothing went wrong, and nothing came from elsewhere; nor could it.
 	b.mu.Lock()
@@ -560,17 +563,7 @@ pipeline:
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- Serve(ctx, worker.JoinConfig{Connect: bus.ConnectConfig{Server: f.url}, Name: "web-1", Version: "1.2.3", Spec: spec, Logger: slog.New(slog.DiscardHandler)}, f.door)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	f.serve(spec)
 	b := openBrowser(t)
 	b.look(375, true)
 	b.run(chromedp.Navigate(f.door.URL() + "/"))
@@ -596,6 +589,115 @@ pipeline:
 	b.until(`[...document.querySelectorAll('#f-colour option')].some((o) => o.text === '<b>red</b>')`)
 	if eval[float64](b, `document.querySelectorAll('main b b, main i').length`) > 0 || eval[float64](b, `document.documentElement.scrollWidth`) > 375 {
 		t.Error("a text became markup, or the page is too wide")
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, fault := range b.faults {
+		t.Error(fault)
+	}
+}
+
+// serve starts the fleet's worker with a model of its own.
+func (f *fleet) serve(spec *model.Spec) {
+	f.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Serve(ctx, worker.JoinConfig{
+			Connect: bus.ConnectConfig{Server: f.url}, Name: "web-1", Version: "1.2.3", Spec: spec, Logger: slog.New(slog.DiscardHandler),
+		}, f.door)
+	}()
+	f.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			f.t.Error(err)
+		}
+	})
+}
+
+// TestPageOfAWideModel: thirty inputs, twelve long labels that begin alike,
+// one replica, and all its events in one message.
+func TestPageOfAWideModel(t *testing.T) {
+	const inputs, labels, rows = 30, 12, 240
+	source := "name: wide\ninput:\n"
+	for i := range inputs {
+		source += fmt.Sprintf("  measure_number_%d: {type: number, min: 0, max: 1000}\n", i)
+	}
+	source += "label: {name: kind, type: category, max_bytes: 128}\npipeline:\n  - MultinomialNB: {alpha: 1}\n"
+	spec, err := model.ParseSpec([]byte(source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := sibling(t, Config{})
+	f.serve(spec)
+	var batch []string
+	for i := range rows {
+		attributes := map[string]int{}
+		for j := range inputs {
+			attributes[fmt.Sprint("measure_number_", j)] = 1 + (i*7+j*i%labels*31)%900
+		}
+		data, err := json.Marshal(map[string]any{"attributes": attributes, "kind": fmt.Sprintf("department of outpatient services, clinic %d, ward B", i%labels)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch = append(batch, string(data))
+	}
+	b := openBrowser(t)
+	b.look(1280, false)
+	b.run(chromedp.Navigate(f.door.URL() + "/"))
+	b.until(`document.getElementById('link').dataset.is === 'live'`)
+	js, err := jetstream.New(f.nc.Conn)
+	if err == nil {
+		_, err = js.Publish(t.Context(), "wide.learn", []byte("["+strings.Join(batch, ",")+"]"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// One message, and a point for each event.
+	b.until(fmt.Sprintf(`document.querySelector('#accuracy svg').dataset.newest === '%d'`, rows))
+	if got := eval[float64](b, `document.querySelector('#accuracy .roll').getAttribute('d').split('L').length`); got < rows {
+		t.Errorf("the chart has %v points, want one for each of %d events", got, rows)
+	}
+	// A fingerprint has the same shape however many there are.
+	if got := eval[float64](b, `(() => { const r = document.querySelector('.print').getBoundingClientRect(); return r.width / r.height })()`); math.Abs(got-79.0/20) > 0.05 {
+		t.Errorf("the fingerprint is %.2f times as wide as high, want %.2f", got, 79.0/20)
+	}
+	// Labels are told apart, and nothing of what tells them apart is cut off.
+	names := `[...document.querySelectorAll('.confusion tbody th')]`
+	if got := eval[float64](b, `new Set(`+names+`.map((n) => n.textContent.replace(/^\d+ /, ''))).size`); got != labels {
+		t.Errorf("%v different names, want %d: %s", got, labels, eval[string](b, names+`.map((n) => n.textContent).join('; ')`))
+	}
+	for _, width := range []int64{1280, 375} {
+		b.look(width, false)
+		if got := eval[float64](b, names+`.filter((n) => n.scrollWidth > n.clientWidth).length`); got != 0 {
+			t.Errorf("on %d: %v names are cut off", width, got)
+		}
+		if got := eval[float64](b, `document.documentElement.scrollWidth`); got > float64(width) {
+			t.Errorf("on %d the page is %v wide: %s", width, got, eval[string](b, `[...document.querySelectorAll('body *')].filter((n) => n.getBoundingClientRect().right > innerWidth + 1).map((n) => n.tagName + '.' + n.className + '#' + n.id).slice(0, 9).join(' ')`))
+		}
+		// What is said stands beside the button, wherever one is in the form.
+		b.run(chromedp.Focus(chromedp.CSS("#f-measure_number_29")), chromedp.KeyEvent(kb.Enter))
+		b.until(`document.querySelector('#answer .verdict')`)
+		seen := `['predict', 'answer'].map((id) => (id === 'answer' ? document.querySelector('#answer .verdict') : document.getElementById(id)).getBoundingClientRect())`
+		if width > 1000 && !eval[bool](b, seen+`.every((r) => r.top >= 0 && r.bottom <= innerHeight)`) {
+			t.Errorf("on %d the button or the answer is out of sight", width)
+		}
+		if got := eval[float64](b, `(([p, a]) => a.top - p.bottom)(`+seen+`)`); got < 0 || got > 150 {
+			t.Errorf("on %d the answer is %v below the button", width, got)
+		}
+		b.shoot(fmt.Sprintf("wide-model-%d.png", width), width, width < 500)
+	}
+	b.run(chromedp.Navigate(f.door.URL() + "/docs"))
+	for _, width := range []int64{1280, 375} {
+		b.look(width, width < 500)
+		if got := eval[float64](b, `document.documentElement.scrollWidth`); got > float64(width) {
+			t.Errorf("on %d /docs is %v wide", width, got)
+		}
+		if got := eval[string](b, `getComputedStyle(document.body).maxWidth`); got != "960px" {
+			t.Errorf("/docs has not the page's clothes: it is at most %s wide", got)
+		}
+		b.shoot(fmt.Sprintf("docs-%d.png", width), width, width < 500)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -258,6 +258,7 @@ func fleetOf(served *served, self *worker.Status) fleetState {
 		}
 		if p.Gone {
 			r.State, r.Heard, r.Chain = worker.Stopped.String(), p.Heard.Unix(), short // of where it stopped
+			r.Note = ""                                                                // what it said while it ran
 			if p.State == worker.Quarantined.String() {
 				r.Note = "it was quarantined: " + p.Advisory
 			}

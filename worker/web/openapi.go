@@ -1,10 +1,8 @@
 package web
 
 import (
-	_ "embed"
 	"encoding/json"
 	"fmt"
-	"html/template"
 	"math"
 	"net/http"
 
@@ -131,50 +129,4 @@ func (s *Server) spec(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	send(w, http.StatusOK, served.openapi)
-}
-
-//go:embed docs.html
-var docsHTML string
-
-var docsPage = template.Must(template.New("docs").Parse(docsHTML))
-
-// docs is the OpenAPI document for people.
-func (s *Server) docs(w http.ResponseWriter, _ *http.Request) {
-	served := s.worker.Load()
-	if served == nil {
-		refuse(w, http.StatusServiceUnavailable, notAttached)
-		return
-	}
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	spec := served.Spec()
-	_ = docsPage.Execute(w, map[string]any{"Spec": spec, "URL": s.URL(), "Example": example(spec), "Learn": learnExample(spec), "MaxBatch": model.MaxBatch})
-}
-
-// example is a row that the spec takes.
-func example(spec *model.Spec) string { return string(exampleRow(spec, nil)) }
-
-func learnExample(spec *model.Spec) string { return string(exampleRow(spec, []byte("text"))) }
-
-// exampleRow is a learn event, or its attributes alone without a label.
-func exampleRow(spec *model.Spec, label []byte) []byte {
-	row := make(model.Row, len(spec.Inputs))
-	for i := range spec.Inputs {
-		f := &spec.Inputs[i]
-		if f.Type == model.Category {
-			row[i].Text = []byte("text")
-			continue
-		}
-		row[i].Num = min(max(1, f.Min), f.Max)
-	}
-	event := model.AppendLearn(nil, spec, row, []byte("text"), nil)
-	if label != nil {
-		return event
-	}
-	var parts struct {
-		Attributes json.RawMessage `json:"attributes"`
-	}
-	_ = json.Unmarshal(event, &parts) // AppendLearn writes JSON
-	return parts.Attributes
 }

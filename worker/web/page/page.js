@@ -75,7 +75,7 @@ document.addEventListener('visibilitychange', () => {
 
 function greet(h) {
   const changed = !hello || JSON.stringify([h.model, h.label, h.inputs]) !== JSON.stringify([hello.model, hello.label, hello.inputs]);
-  if (hello && h.page !== hello.page && !document.activeElement?.closest('form')) { location.reload(); return; }
+  if (hello && h.page !== hello.page && !document.activeElement?.closest('#try')) { location.reload(); return; }
   hello = h;
   document.title = h.model + ' · Lockstep';
   say($('model'), h.model);
@@ -130,8 +130,8 @@ function glance() {
   if (s.duplicates) extra.push(`${count.format(s.duplicates)} repeated`);
   say($('learned-more'), extra.join(' · '));
   const seen = s.rolling.events > 0;
-  say($('right'), seen ? percent(s.accuracy) : '–');
-  say($('right-more'), seen ? `last ${s.rolling.events}: ${percent(s.rolling.accuracy)} · macro F1 ${s.macro_f1.toFixed(3)}` : 'before they were learned');
+  say($('accuracy-now'), seen ? percent(s.accuracy) : '–');
+  say($('accuracy-more'), seen ? `last ${s.rolling.events}: ${percent(s.rolling.accuracy)} · macro F1 ${s.macro_f1.toFixed(3)}` : 'predicted correctly before they were learned');
   figure($('rate'), t.at ? (t.rate < 10 ? t.rate.toFixed(1) : count.format(Math.round(t.rate))) : '–', '');
   say($('rate-more'), `${t.errors >= 0.05 ? t.errors.toFixed(1) + ' refused · ' : ''}${count.format(s.predicted)} predictions of the fleet`);
   const [p50, unit] = time(t.p50);
@@ -180,16 +180,20 @@ function replicas() {
   if (gone) line += ` · ${gone} stopped`;
   if (f.more) line += ` · ${f.more} more are not shown`;
   say($('fleet-line'), line);
-  keyed($('replicas'), f.replicas, (r) => r.name, (r) => el('li', { class: 'replica' },
+  keyed($('replicas'), live, (r) => r.name, (r) => el('li', { class: 'replica' },
     el('div', { class: 'name' }, el('b', { title: r.name }, r.name), el('span', { class: 'state' })),
     print(), el('p', { class: 'hash' }), el('p', { class: 'at' }, el('span'), el('span')), el('p', { class: 'why' })), card);
+  const stopped = f.replicas.filter((r) => r.state === 'stopped');
+  $('stopped').hidden = !stopped.length;
+  keyed($('stopped'), stopped, (r) => r.name, (r) => el('li', {}, el('b', { title: r.name }, r.name), el('span')), (node, r) => {
+    say(node.lastChild, `stopped at ${count.format(r.seq)}, last heard ${ago(r.heard)}${r.note ? ': ' + r.note : ''}`);
+  });
 }
 
 function card(node, r) {
-  const gone = r.state === 'stopped';
   const differs = r.agreement === 'differs' || r.agreement === 'another';
-  const bad = !gone && (differs || r.state === 'quarantined');
-  node.dataset.tone = bad ? 'bad' : gone ? 'gone' : r.state !== 'ready' || r.behind > 1000 ? 'late' : 'good';
+  const bad = differs || r.state === 'quarantined';
+  node.dataset.tone = bad ? 'bad' : r.state !== 'ready' || r.behind > 1000 ? 'late' : 'good';
   node.dataset.state = r.state;
   node.dataset.agreement = r.agreement;
   const [, mark, hash, at, why] = node.children;
@@ -198,8 +202,8 @@ function card(node, r) {
   if (mark.dataset.of !== chain) { mark.dataset.of = chain; wave(mark, chain); }
   say(hash, chain.match(/.{1,4}/g)?.join(' ') ?? '');
   say(at.firstChild, 'at ' + count.format(r.seq));
-  say(at.lastChild, gone ? 'last heard ' + ago(r.heard) : differs ? 'different' : r.behind > 0 ? count.format(r.behind) + ' behind' : r.self ? 'this one' : r.agreement === 'agrees' ? 'identical' : 'not compared yet');
-  say(why, gone && !r.note ? 'No heartbeat any more.' : r.note ?? '');
+  say(at.lastChild, differs ? 'different' : r.behind > 0 ? count.format(r.behind) + ' behind' : r.self ? 'this one' : r.agreement === 'agrees' ? 'identical' : 'not compared yet');
+  say(why, r.note ?? '');
   why.hidden = !why.textContent;
   if (r.note?.length > 120) why.tabIndex = 0; else why.removeAttribute('tabindex');
 }
@@ -212,7 +216,7 @@ setInterval(() => { if (state?.fleet?.replicas.some((r) => r.heard)) replicas();
 
 // print is a hash to look at: equal hashes have equal shapes.
 function print() {
-  return svg('svg', { class: 'print', viewBox: '0 0 79 20', preserveAspectRatio: 'none', 'aria-hidden': 'true' });
+  return svg('svg', { class: 'print', viewBox: '0 0 79 20', 'aria-hidden': 'true' });
 }
 function wave(node, chain) {
   node.replaceChildren(...[...chain].map((digit, i) => {
@@ -245,10 +249,10 @@ class Chart {
 
   point(e) {
     if (!this.data?.points.length) return;
-    const x = e.clientX - this.plot.getBoundingClientRect().left;
-    const seq = this.seqAt(x);
+    const events = this.eventsAt(e.clientX - this.plot.getBoundingClientRect().left);
+    const far = (p) => Math.abs(p[1] - events);
     let best = 0;
-    this.data.points.forEach((p, i) => { if (Math.abs(p[0] - seq) < Math.abs(this.data.points[best][0] - seq)) best = i; });
+    this.data.points.forEach((p, i) => { if (far(p) < far(this.data.points[best])) best = i; });
     this.move(best);
   }
 
@@ -265,7 +269,7 @@ class Chart {
     e.preventDefault();
     this.move(to);
     const p = this.data.points[to ?? last];
-    this.spoken.textContent = `Sequence ${p[0]}: last 100 ${this.format(p[this.rolling])}, all ${this.format(p[this.all])}`;
+    this.spoken.textContent = `After ${p[1]} events, at sequence ${p[0]}: last 100 ${this.format(p[this.rolling])}, all ${this.format(p[this.all])}`;
   }
 
   move(to) {
@@ -303,13 +307,14 @@ class Chart {
       return;
     }
     const left = 40, right = width - 6, top = 8, bottom = height - 22;
-    const newest = points[points.length - 1][0];
-    const oldest = from > 0 ? Math.max(1, from - Math.max(4, (newest - from) * 0.22)) : points[0][0];
+    const newest = points[points.length - 1][1];
+    const known = from > 0 ? points[0][1] : 0; // how many events a snapshot began with
+    const oldest = known > 0 ? Math.max(1, known - Math.max(4, (newest - known) * 0.22)) : points[0][1];
     const [low, high, step] = this.range(points);
     const span = Math.max(1, newest - oldest);
-    const x = (seq) => left + (seq - oldest) / span * (right - left);
+    const x = (events) => left + (events - oldest) / span * (right - left);
     const y = (v) => bottom - (v - low) / (high - low) * (bottom - top);
-    this.seqAt = (px) => oldest + (px - left) / (right - left) * span;
+    this.eventsAt = (px) => oldest + (px - left) / (right - left) * span;
     const parts = [];
     for (let v = low; v <= high + step / 2; v += step) {
       parts.push(svg('line', { class: 'grid', x1: left, x2: right, y1: y(v), y2: y(v) }));
@@ -317,19 +322,19 @@ class Chart {
     }
     const ticks = nice(span / Math.max(2, Math.floor(width / 85)));
     for (let s = Math.ceil(oldest / ticks) * ticks; s <= newest; s += ticks) {
-      if (s < from && from > 0 || Number.isInteger(s) === false) continue;
+      if (s < known || !Number.isInteger(s)) continue;
       const px = x(s);
       parts.push(svg('text', { x: px, y: height - 4, 'text-anchor': px > right - 24 ? 'end' : px < left + 12 ? 'start' : 'middle' }, count.format(s)));
     }
-    if (from > 0) parts.push(...this.unknown(left, x(from), top, bottom, from));
-    const path = (of) => 'M' + points.map((p) => `${x(p[0]).toFixed(1)} ${y(p[of]).toFixed(1)}`).join('L');
+    if (known > 0) parts.push(...this.unknown(left, x(known), top, bottom, known));
+    const path = (of) => 'M' + points.map((p) => `${x(p[1]).toFixed(1)} ${y(p[of]).toFixed(1)}`).join('L');
     const id = 'clip-' + this.figure.id;
     const clip = svg('clipPath', { id });
     clip.append(svg('rect', { x: left, y: top - 2, width: right - left + 8, height: bottom - top + 4 }));
     const lines = svg('g', { 'clip-path': `url(#${id})` });
     lines.append(svg('path', { class: 'all', d: path(this.all) }), svg('path', { class: 'roll', d: path(this.rolling) }));
     parts.push(clip, lines);
-    const p = points[this.at ?? points.length - 1], px = x(p[0]);
+    const p = points[this.at ?? points.length - 1], px = x(p[1]);
     const within = (v) => y(Math.min(high, Math.max(low, v)));
     if (this.at != null) parts.push(svg('line', { class: 'cursor', x1: px, x2: px, y1: top, y2: bottom }), svg('circle', { class: 'dot of-all', cx: px, cy: within(p[this.all]), r: 4 }));
     parts.push(svg('circle', { class: 'dot', cx: px, cy: within(p[this.rolling]), r: 4.5 }));
@@ -337,15 +342,15 @@ class Chart {
     this.svg.dataset.points = points.length;
     this.svg.dataset.newest = newest;
     const last = points[points.length - 1];
-    this.svg.setAttribute('aria-label', `${this.name}, from sequence ${oldest} to ${newest}: now ${this.format(last[this.all])} of all, ${this.format(last[this.rolling])} of the last 100` + (from > 0 ? `; before ${from} it is not known here` : ''));
+    this.svg.setAttribute('aria-label', `${this.name} by events, from ${Math.max(known, Math.round(oldest))} to ${newest}: now ${this.format(last[this.all])} of all, ${this.format(last[this.rolling])} of the last 100` + (known > 0 ? `; before ${known} it is not known here` : ''));
   }
 
   // unknown is the part before the snapshot that the replica began with.
-  unknown(left, right, top, bottom, from) {
+  unknown(left, right, top, bottom, known) {
     const id = 'hatch-' + this.figure.id;
     const pattern = svg('pattern', { id, width: 7, height: 7, patternUnits: 'userSpaceOnUse', patternTransform: 'rotate(45)' });
     pattern.append(svg('line', { class: 'hatch', x1: 0, x2: 0, y1: 0, y2: 7 }));
-    const title = svg('title', {}, `Up to ${count.format(from)} this replica began with a snapshot: what happened before is not known here.`);
+    const title = svg('title', {}, `This replica began with a snapshot of ${count.format(known)} events: how it went up to there is not known here.`);
     const area = svg('rect', { class: 'before', x: left, y: top, width: Math.max(0, right - left), height: bottom - top, fill: `url(#${id})` });
     area.append(title);
     return [pattern, area, svg('text', { x: left, y: bottom + 18, 'text-anchor': 'start' }, right - left > 110 ? 'from a snapshot' : 'snapshot')];
@@ -355,7 +360,7 @@ class Chart {
     const p = this.data.points[this.at ?? this.data.points.length - 1];
     if (!p) { this.reading.replaceChildren(); return; }
     const parts = [el('span', { class: 'key' }, 'last 100 ', el('b', {}, this.format(p[this.rolling]))), el('span', { class: 'key all' }, 'all ', el('b', {}, this.format(p[this.all])))];
-    if (this.at != null) parts.unshift(el('span', {}, 'at ', el('b', {}, count.format(p[0]))));
+    if (this.at != null) parts.unshift(el('span', {}, 'after ', el('b', {}, count.format(p[1])), ' events'));
     this.reading.replaceChildren(...parts);
   }
 }
@@ -367,6 +372,51 @@ function nice(v) {
 }
 
 const charts = { accuracy: new Chart('accuracy', 'Accuracy', 2, 4, true), loss: new Chart('loss', 'Log-loss', 3, 5, false) };
+
+/* Labels */
+
+let names = new Map(), namesOf = '';
+
+// short is a label in few letters, told from all others; see shorten.
+function short(label) {
+  const key = JSON.stringify(state.classes.labels);
+  if (key !== namesOf) {
+    namesOf = key;
+    names = shorten(state.classes.labels, 20);
+  }
+  return names.get(label) ?? label;
+}
+
+// shorten gives each label at most so many letters: of a longer one its
+// beginning, unless all begin so, and what tells it from the one that is most
+// like it, from the beginning of a word on if there is one near.
+function shorten(labels, most) {
+  const out = new Map(), used = new Set();
+  const common = labels.length > 1 ? Math.min(...labels.map((label) => shared(labels[0], label))) : 0;
+  for (const label of labels) {
+    const letters = [...label];
+    let text = label;
+    if (letters.length > most) {
+      const alike = Math.max(0, ...labels.filter((other) => other !== label).map((other) => shared(label, other)));
+      const head = Math.floor(most / 3), begins = common > head ? 0 : head, rest = most - begins - 2;
+      let from = Math.max(begins, Math.min(alike - 1, letters.length - rest));
+      for (let back = 0; back < rest / 2 && from - back > begins; back++) if (letters[from - back - 1] === ' ') { from -= back; break; }
+      text = letters.slice(0, begins).join('') + (from > begins ? '…' : '') + letters.slice(from, from + rest).join('').replace(/^\s+|[\s,;:.]+$/g, '') + (from + rest < letters.length ? '…' : '');
+    }
+    for (let n = 2, plain = text; used.has(text); n++) text = `${plain} (${n})`;
+    used.add(text);
+    out.set(label, text);
+  }
+  return out;
+}
+
+// shared is how many letters two texts begin with that are the same.
+function shared(a, b) {
+  const left = [...a], right = [...b];
+  let n = 0;
+  while (n < left.length && left[n] === right[n]) n++;
+  return n;
+}
 
 /* Classes */
 
@@ -386,12 +436,16 @@ function classes() {
   const none = c.confusion.some((row) => row[0] > 0), others = c.confusion.some((row) => row[row.length - 1] > 0);
   const columns = c.shown.map((class_, i) => ({ at: i + 1, class_ }));
   if (others) columns.push({ at: c.shown.length + 1, name: 'others' });
-  if (none) columns.push({ at: 0, name: 'nothing' });
+  if (none) columns.push({ at: 0, name: 'none' });
   const most = Math.max(...c.given);
+  // Where names do not fit above the columns, numbers stand for them.
+  const numbered = c.shown.map((class_) => [...short(c.labels[class_])].length).reduce((sum, n) => sum + Math.max(n, 5), 0) > 48;
+  const heading = (col) => col.name ? el('th', { scope: 'col', title: col.name }, numbered ? col.name.slice(0, 5) : col.name)
+    : el('th', { scope: 'col', title: c.labels[col.class_], 'aria-label': c.labels[col.class_] }, numbered ? String(col.at) : short(c.labels[col.class_]));
   const head = el('tr', {}, el('th', { scope: 'col' }, el('span', { class: 'unseen' }, label)),
-    ...columns.map((col) => el('th', { scope: 'col' }, col.name ?? c.labels[col.class_])), el('th', { scope: 'col' }, 'events'));
+    ...columns.map(heading), el('th', { scope: 'col' }, 'events'));
   const body = c.shown.map((class_, i) => {
-    const row = el('tr', { class: 'c' + class_ % 8 }, el('th', { scope: 'row', class: 'swatch', title: c.labels[class_] }, c.labels[class_]));
+    const row = el('tr', { class: 'c' + class_ % 8 }, el('th', { scope: 'row', class: 'swatch', title: c.labels[class_], 'aria-label': c.labels[class_] }, ...(numbered ? [el('i', {}, String(i + 1)), ' '] : []), short(c.labels[class_])));
     for (const col of columns) {
       const n = c.confusion[i][col.at], v = c.given[i] ? n / c.given[i] : 0, right = col.class_ === class_;
       // A single mistake among thousands is still to be seen.
@@ -405,7 +459,7 @@ function classes() {
     row.append(el('td', { class: 'given' }, bar, count.format(c.given[i])));
     return row;
   });
-  $('classes').replaceChildren(el('table', { class: 'confusion' }, el('thead', {}, head), el('tbody', {}, ...body)));
+  $('classes').replaceChildren(el('table', { class: 'confusion' + (numbered ? ' numbered' : '') }, el('thead', {}, head), el('tbody', {}, ...body)));
 }
 
 /* The log's tail */
@@ -420,18 +474,30 @@ function tail() {
     const name = count.format(t.seq) + (t.index == null ? '' : '.' + t.index);
     const button = el('button', { type: 'button', 'aria-label': `Bring event ${name} into the form` }, name);
     button.addEventListener('click', () => load(t));
-    const row = el('tr', { class: `${rejected ? 'rejected' : wrong ? 'was-wrong' : ''}${fresh ? ' fresh' : ''}` }, el('td', { class: 'number' }, button));
+    const row = el('tr', { class: `${rejected ? 'rejected' : wrong ? 'was-wrong' : ''}${fresh ? ' fresh' : ''}` }, el('td', { class: 'number' }, button), clock(t.stored));
     if (rejected) {
-      row.append(el('td', { colspan: 2, class: 'reason' }, t.problem ?? ''), el('td', { class: 'verdict-of' }, '▲ rejected'));
+      row.append(el('td', { colspan: 2, class: 'reason' }, t.problem ?? ''), outcome('▲', 'rejected'));
       return row;
     }
-    const swatch = (label) => el('span', { class: 'swatch ' + colour(label) }, label);
+    const swatch = (label) => el('span', { class: 'swatch ' + colour(label), title: label }, short(label));
     const predicted = el('td', {}, t.predicted == null ? el('span', { class: 'quiet' }, 'nothing') : swatch(t.predicted));
     if (t.proba) predicted.append(' ', el('span', { class: 'proba' }, percent(t.proba, 0)));
-    const verdict = t.verdict === 'duplicate' ? (t.problem ? '▲ conflict' : '↻ repeated') : wrong ? '✕ wrong' : '✓ right';
-    row.append(predicted, el('td', {}, swatch(t.label)), el('td', { class: 'verdict-of', title: t.problem }, verdict));
+    const verdict = t.verdict === 'duplicate' ? (t.problem ? ['▲', 'conflict'] : ['↻', 'repeated']) : wrong ? ['✕', 'wrong'] : ['✓', 'correct'];
+    row.append(predicted, el('td', {}, swatch(t.label)), outcome(...verdict, t.problem));
     return row;
   });
+}
+
+function outcome(mark, word, title) {
+  return el('td', { class: 'verdict-of', title }, mark + ' ', el('span', {}, word));
+}
+
+// clock is when an event was stored: of another day with its date.
+function clock(stored) {
+  const at = new Date(stored), two = (n) => String(n).padStart(2, '0');
+  const day = at.toDateString() === new Date().toDateString() ? '' : `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} `;
+  const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+  return el('td', { class: 'clock' }, el('time', { datetime: at.toISOString(), title: at.toISOString() }, day + time));
 }
 
 /* The form */
@@ -497,7 +563,7 @@ function choices(f, values) {
 
 // The form begins with the last event, unless somebody was there first.
 let prefilled = false, touched = false;
-for (const kind of ['input', 'change']) $('form').addEventListener(kind, () => { touched = true; });
+for (const kind of ['input', 'change']) $('try').addEventListener(kind, () => { touched = true; });
 
 function refreshChoices() {
   for (const [name, f] of fields) if (f.select) choices(f, state.values[name] ?? []);
@@ -608,6 +674,8 @@ function predict(minSeq) {
     // A sequence that was learned is waited for: one reads what one wrote.
     const { data } = await post('explain', attributes(), minSeq ? { 'Lockstep-Min-Seq': minSeq } : {});
     explain(data);
+    const said = $('answer').firstElementChild.getBoundingClientRect();
+    if (said.top < 0 || said.bottom > innerHeight) $('actions').scrollIntoView({ block: 'start' });
   });
 }
 
@@ -649,11 +717,12 @@ function drawAnswer(label, others) {
   }
   const rival = against ?? others[0];
   const shown = [label, ...others].slice(0, 12);
-  const bars = el('ul', { class: 'bars' }, ...shown.map((l) => {
+  const long = shown.some((l) => [...short(l)].length > 14);
+  const bars = el('ul', { class: long ? 'bars long' : 'bars' }, ...shown.map((l) => {
     const fill = el('span', { class: 'fill' });
     fill.style.setProperty('--v', explained.proba[l]);
     const button = el('button', { type: 'button', class: colour(l), disabled: l === label ? '' : null, 'aria-pressed': l === label ? null : String(l === rival), 'aria-label': `${l}: ${percent(explained.proba[l])}` + (l === label ? '' : ', compare with it'), title: l === label ? null : 'compare with ' + l },
-      el('span', { class: 'what' }, l), el('span', { class: 'track' }, fill), el('span', { class: 'much' }, chance(explained.proba[l])));
+      el('span', { class: 'what' }, short(l)), el('span', { class: 'track' }, fill), el('span', { class: 'much' }, chance(explained.proba[l])));
     button.addEventListener('click', () => {
       against = l;
       drawAnswer(label, others);
@@ -688,7 +757,7 @@ function why(label, rival) {
     return el('tr', {}, el('th', { scope: 'row', title: r.name }, r.name, ...number), el('td', {}, el('div', { class: 'both', 'aria-hidden': 'true' }, bar)), el('td', { class: 'much' }, signed(r.by)));
   })));
   const odds = Math.exp(Math.min(700, Math.abs(total)));
-  return [el('p', { class: 'because' }, 'Why ', el('b', {}, label), ' rather than ', el('b', {}, rival), `, in natural logarithms; together ${signed(total)}: ${odds < 1e6 ? count.format(Number(odds.toPrecision(3))) : 'more than a million'} to 1`), table];
+  return [el('p', { class: 'because' }, 'Why ', el('b', {}, short(label)), ' rather than ', el('b', {}, short(rival)), `: the log of the odds, together ${signed(total)}, which is ${odds < 1e6 ? count.format(Number(odds.toPrecision(3))) : 'more than a million'} to 1`), table];
 }
 
 link('waiting', 'connecting');
