@@ -61,18 +61,30 @@ func startWorkers(t *testing.T, url string, names ...string) []*process {
 // fleet predicted.
 func awaitFleet(t *testing.T, nc *bus.Conn, n int, seq uint64, predicted int64) []worker.Status {
 	t.Helper()
+	return await(t, nc, n, predicted, fmt.Sprint("at ", seq), func(s *worker.Status) bool { return s.Seq == seq })
+}
+
+// awaitLearned waits until n workers have learned as many events, in however
+// many messages, and agree on what the fleet predicted.
+func awaitLearned(t *testing.T, nc *bus.Conn, n int, learned uint64, predicted int64) []worker.Status {
+	t.Helper()
+	return await(t, nc, n, predicted, fmt.Sprint("with ", learned, " learned"), func(s *worker.Status) bool { return s.Learned == learned })
+}
+
+func await(t *testing.T, nc *bus.Conn, n int, predicted int64, what string, is func(*worker.Status) bool) []worker.Status {
+	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
 		fleet, err := fleetStatus(t.Context(), nc, "penguins", 200*time.Millisecond)
 		done := err == nil && len(fleet) == n
-		for _, s := range fleet {
-			done = done && s.Seq == seq && s.Predicted == predicted
+		for i := range fleet {
+			done = done && is(&fleet[i]) && fleet[i].Predicted == predicted
 		}
 		if done {
 			return fleet
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the fleet is not %d workers at %d with %d predicted: %v %+v", n, seq, predicted, err, fleet)
+			t.Fatalf("the fleet is not %d workers %s and %d predicted: %v %+v", n, what, predicted, err, fleet)
 		}
 	}
 }
@@ -104,7 +116,7 @@ func TestConcurrentTeaching(t *testing.T) {
 		t.Error(err)
 	}
 	began := time.Now()
-	fleet := awaitFleet(t, connectTo(t, url), workers, teaches+1, teaches)
+	fleet := awaitLearned(t, connectTo(t, url), workers, teaches, teaches)
 	t.Logf("%d workers agree on %d learned and %d predicted, %s after the last answer", workers, teaches, teaches, time.Since(began).Round(time.Millisecond))
 	for _, s := range fleet {
 		if s.Learned != teaches || s.Digest != fleet[0].Digest || s.Rejected+s.Duplicates != 0 {
