@@ -1,6 +1,10 @@
 package worker
 
-import "lockstep/worker/fleet"
+import (
+	"lockstep/worker/fleet"
+	"lockstep/worker/replica"
+	"lockstep/worker/serve"
+)
 
 // What package fleet has, under its old names, until all that use it name it
 // there.
@@ -58,4 +62,23 @@ var (
 	Examine         = fleet.Examine
 	Roles           = fleet.Roles
 	InboxPrefix     = fleet.InboxPrefix
+)
+
+// What packages replica and serve have.
+type (
+	View    = replica.View
+	Said    = replica.Said
+	Traffic = serve.Traffic
+)
+
+// ErrContract is replica.ErrContract.
+var ErrContract = replica.ErrContract
+
+// The functions.
+var (
+	FoldTo  = replica.FoldTo
+	Message = replica.Message
+	Verbs   = serve.Verbs
+	Codes   = serve.Codes
+	Buckets = serve.Buckets
 )

@@ -1,10 +1,7 @@
 package worker
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -140,10 +137,10 @@ func TestAGuessedIDIsNoSuccess(t *testing.T) {
 	stranger("four", bad)
 	stranger("five", `[{"id":"element",`+adelie[1:]+`]`)
 	f.settled(2, at(6))
-	f.refused(409, "teach", gentoo, []string{"Nats-Msg-Id", "one"}, idTaken)
-	f.refused(409, "teach", `[`+gentoo+`]`, []string{"Nats-Msg-Id", "one"}, idTaken)
-	f.refused(409, "teach", gentoo, []string{"Nats-Msg-Id", "three"}, idTaken)
-	f.refused(409, "teach", "["+gentoo+","+adelie+","+gentoo+"]", []string{"Nats-Msg-Id", "two"}, idTaken)
+	f.refused(409, "teach", gentoo, []string{"Nats-Msg-Id", "one"}, "the id is taken by an event with another payload")
+	f.refused(409, "teach", `[`+gentoo+`]`, []string{"Nats-Msg-Id", "one"}, "the id is taken by an event with another payload")
+	f.refused(409, "teach", gentoo, []string{"Nats-Msg-Id", "three"}, "the id is taken by an event with another payload")
+	f.refused(409, "teach", "["+gentoo+","+adelie+","+gentoo+"]", []string{"Nats-Msg-Id", "two"}, "the id is taken by an event with another payload")
 	f.refused(422, "teach", gentoo, []string{"Nats-Msg-Id", "four"}, "was rejected")
 	// Of a batch with one such event nothing is stored.
 	f.refused(409, "teach", `[`+gentoo+`,{"id":"element",`+gentoo[1:]+`]`, []string{"Nats-Msg-Id", "six"}, `"loc":[1,"id"]`)
@@ -163,84 +160,6 @@ func TestAGuessedIDIsNoSuccess(t *testing.T) {
 	got, err = f.ask("teach", `[{"id":"z",`+gentoo[1:]+`,{"id":"z",`+gentoo[1:]+`]`)
 	if err != nil || got["learned"] != 6.0 {
 		t.Errorf("%v %v", got, err)
-	}
-}
-
-// elsewhere is a log whose server was given another history than the one that
-// is replayed.
-type elsewhere struct {
-	Log
-	ack bus.Ack
-	tip *bus.Message
-}
-
-func (l *elsewhere) Append(context.Context, string, string, []byte, ...bus.Guard) (bus.Ack, error) {
-	return l.ack, nil
-}
-
-func (l *elsewhere) Message(_ context.Context, seq uint64) (*bus.Message, error) {
-	if l.tip == nil {
-		return nil, errors.New("no such message")
-	}
-	msg := *l.tip
-	msg.Seq = seq
-	return &msg, nil
-}
-
-// run runs a worker on a log of the test's, until it is ready.
-func (f *testFleet) run(log Log) *Worker { return f.runWith(log, model.DefaultSpec()) }
-
-func (f *testFleet) runWith(log Log, spec *model.Spec) *Worker {
-	f.t.Helper()
-	doors, err := bus.Connect(f.t.Context(), bus.ConnectConfig{Server: f.url})
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.t.Cleanup(doors.Close)
-	predicted, err := bus.OpenCounter(f.t.Context(), f.nc, "PENGUINS_COUNTS", "penguins.count.predicted", 1)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	w, err := New(Config{
-		Name: "a", Stream: "PENGUINS", Version: "1.2.3", Spec: spec, Log: log, Doors: bus.Doors{Conn: doors},
-		Predicted: predicted, Verdicts: simVerdicts{}, Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- w.Run(ctx) }()
-	f.t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			f.t.Error(err)
-		}
-	})
-	f.settled(1, func(s Status) bool { return s.State == "ready" })
-	return w
-}
-
-// TestALogThatIsAnotherNow: a teach that a log acknowledges which this replica
-// has not folded is never called rejected, and never learned.
-func TestALogThatIsAnotherNow(t *testing.T) {
-	f := newFleet(t)
-	log, err := bus.OpenLog(t.Context(), f.nc, bus.LogConfig{Model: "penguins", Genesis: func() []byte { return model.NewGenesis(model.DefaultSpec(), "i") }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &elsewhere{Log: log}
-	w := f.run(l)
-	f.publish(gentoo)
-	f.settled(1, at(2))
-	for _, ack := range []bus.Ack{{Seq: 2}, {Seq: 2, Duplicate: true}} {
-		for _, tip := range []*bus.Message{nil, {Subject: "penguins.learn", Data: []byte(adelie)}} {
-			l.ack, l.tip = ack, tip
-			f.refused(503, "teach", adelie, []string{"Nats-Msg-Id", "one"}, "ask again with the same Nats-Msg-Id (one)")
-		}
-	}
-	if lessons, bytes, _ := w.lessons.add(0); lessons != 1 || bytes != 0 {
-		t.Errorf("%d lessons of %d bytes are not done", lessons, bytes)
 	}
 }
 
@@ -303,22 +222,5 @@ func TestADeletedLogShows(t *testing.T) {
 	f.refused(504, "teach", gentoo, []string{"Lockstep-Timeout", "100ms"}, "was not acknowledged")
 	if got, err := f.ask("predict", row); err != nil || got["seq"] != 1.0 {
 		t.Errorf("predict: %v %v", got, err)
-	}
-}
-
-// TestLessonsAreBounded, in number and in bytes.
-func TestLessonsAreBounded(t *testing.T) {
-	var d load
-	for i := range maxLessons + 1 {
-		if _, _, ok := d.add(0); ok != (i < maxLessons) {
-			t.Fatalf("lesson %d is taken: %t", i, ok)
-		}
-	}
-	d.remove(0)
-	if _, _, ok := d.add(maxLessonBytes + 1); ok {
-		t.Error("too many bytes are taken")
-	}
-	if lessons, bytes, ok := d.add(maxLessonBytes); lessons != maxLessons || bytes != maxLessonBytes || !ok {
-		t.Error(lessons, bytes, ok)
 	}
 }

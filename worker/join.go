@@ -91,7 +91,7 @@ func join(ctx context.Context, config JoinConfig, conn *bus.Conn) (*Worker, erro
 		Heartbeats: buckets.Heartbeats, Checkpoints: buckets.Checkpoints, Snapshots: buckets.Snapshots,
 		Advise: func(subject string, data []byte) { _ = conn.Publish(subject, data) }, // who is not heard now is in the status
 		Name:   config.Name, Stream: stream, Version: config.Version, Spec: config.Spec,
-		Log: log, Doors: bus.Doors{Conn: conn},
+		Log: log, Services: bus.Doors{Conn: conn},
 		Predicted: predicted, Verdicts: verdicts, Logger: config.Logger, OnState: config.OnState, Tamper: config.Tamper,
 	})
 }

@@ -24,6 +24,8 @@ import (
 	"lockstep/bus/bustest"
 	"lockstep/model"
 	"lockstep/worker/fleet"
+	"lockstep/worker/replica"
+	"lockstep/worker/serve"
 )
 
 // The simulator: whole fleets of the production worker, where only the log,
@@ -410,7 +412,7 @@ func (o *simOracle) stored(msg *bus.Message) {
 // fold folds one message; the caller holds mu.
 func (o *simOracle) fold(msg *bus.Message) {
 	m := o.m
-	in := Message(o.s.spec.Name, msg)
+	in := replica.Message(o.s.spec.Name, msg)
 	result := m.Apply(in)
 	node := &simNode{seq: msg.Seq, learned: m.Learned(), parent: o.tip, inc: m.Incarnation(), state: m.StateChain(), digest: m.Digest()}
 	outcomes := append([]model.Outcome(nil), result.Outcomes...)
@@ -473,6 +475,15 @@ func simKeys(id string, data []byte, n int) []string {
 	return keys
 }
 
+// simSentence is what a teach is answered.
+func simSentence(a model.Answer) string {
+	predicted := "None"
+	if a.Known {
+		predicted = a.Predicted
+	}
+	return fmt.Sprintf("learned %s. Initially predicted %s", a.Label, predicted)
+}
+
 // judge holds what the fold said of an event against the rule: learned once
 // within the last dedup.window ids. The caller holds mu.
 func (o *simOracle) judge(node *simNode, key string, x model.Outcome) {
@@ -490,7 +501,7 @@ func (o *simOracle) judge(node *simNode, key string, x model.Outcome) {
 	if x.Verdict == model.Learned {
 		o.last[key] = len(o.named)
 		o.named = append(o.named, simNamed{key, node.seq})
-		o.records[key] = append(o.records[key], simRecord{node, x.Answer.Learned, sentence(x.Answer)})
+		o.records[key] = append(o.records[key], simRecord{node, x.Answer.Learned, simSentence(x.Answer)})
 	}
 }
 
@@ -518,7 +529,7 @@ func (o *simOracle) backAt(left []bus.Message) {
 		o.m = o.fresh()
 	}
 	for i := range left {
-		o.m.Apply(Message(o.s.spec.Name, &left[i]))
+		o.m.Apply(replica.Message(o.s.spec.Name, &left[i]))
 	}
 	if o.m.Digest() != o.tip.digest {
 		o.s.violate("divergent", "folded again, the state at %d is another", seq)
@@ -638,7 +649,7 @@ func (v *simService) done() {
 func (v *simService) serve(r *simRequest) {
 	turn := v.turns[r.verb]
 	turn <- struct{}{}
-	r.quarantined = v.process.w.State() == fleet.Quarantined
+	r.quarantined = v.process.w.Replica.State() == fleet.Quarantined
 	v.handle[r.verb](r)
 	<-turn
 }
@@ -685,9 +696,9 @@ func (p *simProcess) Open(config bus.ServiceConfig) (bus.Service, error) {
 		return v, nil
 	}
 	switch {
-	case p.w.quarantined.Load() && p.w.State() == Quarantined:
+	case p.w.Replica.State() == fleet.Quarantined:
 		p.s.violate("quarantined", "%s is quarantined and opens its doors", p.name)
-	case p.w.suspended.Load() && !p.w.refolding.Load():
+	case p.w.Replica.Standing().Suspended && !p.w.Replica.Standing().Refolding:
 		p.s.violate("quarantined", "%s is on trial and opens its doors", p.name)
 	}
 	p.s.mu.Lock()
@@ -787,7 +798,7 @@ type simProcess struct {
 	attested  []simAttested  // in order; guarded by advisory
 	mustName  bool           // a loss that it knew of must be named; the driver's
 	namedThen int
-	foldsThen int64
+	foldsThen int
 }
 
 // simFlip is a fault of a process's memory.
@@ -805,7 +816,7 @@ func (s *simRun) start(slot *simSlot) {
 	var err error
 	p.w, err = New(Config{
 		Name: p.name, Stream: bus.StreamName(s.spec.Name), Version: "1.2.3", Spec: s.spec,
-		Log: p.client, Doors: p, Predicted: simCounter{p}, Verdicts: simVerdicts{p},
+		Log: p.client, Services: p, Predicted: simCounter{p}, Verdicts: simVerdicts{p},
 		Heartbeats: s.heartbeats.By(p.boards), Checkpoints: simCheckpoints{s.checkpoints.By(p.boards), p}, Snapshots: s.blobs.By(p.boards),
 		SnapshotEvery: s.every, Advise: p.advised, Logger: s.logger(), OnState: p.onState, Tamper: p.tamper,
 	})
@@ -935,7 +946,7 @@ func (p *simProcess) onState(state fleet.State) {
 	}
 	p.s.count("quarantined", 1)
 	if p.flips.Load() == 0 {
-		p.s.violate("quarantined", "%s is quarantined, and nothing was wrong with it: %v", p.name, p.w.Status().Advisory)
+		p.s.violate("quarantined", "%s is quarantined, and nothing was wrong with it: %v", p.name, p.w.Server.Status().Advisory)
 	}
 	p.closedNow()
 }
@@ -990,7 +1001,7 @@ func (p *simProcess) check(r *simRequest, body []byte, wrong bool) {
 		return
 	}
 	var a struct {
-		taught
+		serve.Taught
 		Species *string `json:"species"`
 	}
 	if err := json.Unmarshal(body, &a); err != nil {
@@ -1025,7 +1036,7 @@ func (p *simProcess) check(r *simRequest, body []byte, wrong bool) {
 	}
 	results := a.Results
 	if !r.batch {
-		results = []taughtEvent{{Seq: a.Seq, Learned: a.Learned, Status: a.Status}}
+		results = []serve.TaughtEvent{{Seq: a.Seq, Learned: a.Learned, Status: a.Status}}
 	}
 	if len(results) != len(r.keys) {
 		s.violate("lost", "%s answers %d events with %s", p.name, len(r.keys), body)
@@ -1054,14 +1065,14 @@ func (b simCheckpoints) Put(ctx context.Context, key string, value []byte) error
 	if strings.HasPrefix(key, "attest.") {
 		b.p.advisory.Lock()
 		defer b.p.advisory.Unlock()
-		b.p.attested = append(b.p.attested, simAttested{key, b.p.w.epochs.Load(), err == nil})
+		b.p.attested = append(b.p.attested, simAttested{key, b.p.w.Replica.Standing().Epoch, err == nil})
 	}
 	return err
 }
 
 type simAttested struct {
 	key   string
-	epoch int64
+	epoch int
 	sure  bool // it knows that it is written
 }
 
@@ -1160,16 +1171,16 @@ func (c *simClient) minSeq(header map[string]string) uint64 {
 	if c.seen == 0 || c.random.IntN(2) == 0 {
 		return 0
 	}
-	header[headerMinSeq] = fmt.Sprint(c.seen)
+	header["Lockstep-Min-Seq"] = fmt.Sprint(c.seen)
 	return c.seen
 }
 
 // teach asks until it is answered.
 func (c *simClient) teach(l simLesson) {
 	for attempt := 0; c.s.ctx.Err() == nil; attempt++ {
-		header := map[string]string{headerID: l.id}
+		header := map[string]string{"Nats-Msg-Id": l.id}
 		if c.random.IntN(3) == 0 {
-			header[headerTimeout] = "500ms"
+			header["Lockstep-Timeout"] = "500ms"
 		}
 		var minSeq uint64
 		if attempt < 3 { // what it knows of may have been lost
@@ -1179,7 +1190,7 @@ func (c *simClient) teach(l simLesson) {
 		switch {
 		case err != nil:
 		case a.code == 0:
-			var t taught
+			var t serve.Taught
 			if err := json.Unmarshal(a.body, &t); err != nil {
 				c.s.violate("untyped", "teach is answered %s", a.body)
 			}
@@ -1391,17 +1402,16 @@ func (s *simRun) any() *simSlot {
 func (s *simRun) look() {
 	for _, slot := range s.alive() {
 		p := slot.p
-		r := p.w.replica
-		r.mu.Lock()
+		m := p.w.Replica.Lock()
 		ok, why := true, ""
 		if p.open() && !p.tainted.Load() { // what was restored is tried before it serves
-			ok, why = s.oracle.same(r.model)
+			ok, why = s.oracle.same(m)
 		}
-		r.mu.Unlock()
+		p.w.Replica.Unlock()
 		if !ok {
 			s.violate("divergent", "%s: %s", p.name, why)
 		}
-		if p.w.State() == fleet.Quarantined {
+		if p.w.Replica.State() == fleet.Quarantined {
 			p.closedNow()
 		}
 	}
@@ -1562,8 +1572,8 @@ func (s *simRun) doPurgeAbove() {
 // mustName has whoever applied more than the log will hold name that loss.
 func (s *simRun) mustName(to uint64) {
 	for _, slot := range s.alive() {
-		if p := slot.p; p.knows(to) && !p.w.suspended.Load() {
-			p.mustName, p.namedThen, p.foldsThen = true, p.losses(), p.w.folds.Load()
+		if p := slot.p; p.knows(to) && !p.w.Replica.Standing().Suspended {
+			p.mustName, p.namedThen, p.foldsThen = true, p.losses(), p.w.Replica.Standing().Folds
 		}
 	}
 }
@@ -1574,23 +1584,23 @@ func (p *simProcess) knows(seq uint64) bool {
 	if !p.open() {
 		return false // it leaves, or folds anew
 	}
-	r, o := p.w.replica, p.s.oracle
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r, o := p.w.Replica, p.s.oracle
+	m := r.Lock()
+	defer r.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	node := o.known[r.model.LogChain()]
+	node := o.known[m.LogChain()]
 	return node != nil && node.seq > seq && o.tip.ancestor(node.seq) == node
 }
 
 // atEnd tells whether the replica has folded all that the log holds now.
 func (p *simProcess) atEnd() bool {
-	r, o := p.w.replica, p.s.oracle
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r, o := p.w.Replica, p.s.oracle
+	m := r.Lock()
+	defer r.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.known[r.model.LogChain()] == o.tip
+	return o.known[m.LogChain()] == o.tip
 }
 
 func (s *simRun) doRecreate() {
@@ -1737,7 +1747,7 @@ func (s *simRun) until(within time.Duration, done func() bool) bool {
 func (s *simRun) serving(slot *simSlot) bool {
 	p := slot.p
 	_, last := s.end()
-	return p != nil && p.running() && p.w.State() == fleet.Ready && !p.tainted.Load() && !p.w.suspended.Load() && p.w.replica.applied.Load()+8 > last
+	return p != nil && p.running() && p.w.Replica.State() == fleet.Ready && !p.tainted.Load() && !p.w.Replica.Standing().Suspended && p.w.Replica.Applied()+8 > last
 }
 
 func (s *simRun) allServe() bool {
@@ -1757,7 +1767,7 @@ func (s *simRun) heal() bool {
 		for _, slot := range s.slots {
 			p := slot.p
 			switch {
-			case p.running() && p.w.State() == fleet.Quarantined && p.flips.Load() > 0:
+			case p.running() && p.w.Replica.State() == fleet.Quarantined && p.flips.Load() > 0:
 				s.stop(slot)
 				s.start(slot)
 			case !p.running(): // it met a hole; perhaps a snapshot covers it meanwhile
@@ -1784,8 +1794,8 @@ func (s *simRun) states() string {
 		case !p.running():
 			out = append(out, fmt.Sprintf("%s ended with %v", slot.name, p.err))
 		default:
-			out = append(out, fmt.Sprintf("%s is %s at %d, suspended %t, refolding %t, tainted %t: %.200s", slot.name, p.w.State(), p.w.replica.applied.Load(),
-				p.w.suspended.Load(), p.w.refolding.Load(), p.tainted.Load(), p.w.Status().Advisory))
+			out = append(out, fmt.Sprintf("%s is %s at %d, suspended %t, refolding %t, tainted %t: %.200s", slot.name, p.w.Replica.State(), p.w.Replica.Applied(),
+				p.w.Replica.Standing().Suspended, p.w.Replica.Standing().Refolding, p.tainted.Load(), p.w.Server.Status().Advisory))
 		}
 	}
 	return fmt.Sprintf("the log ends at %d; %s", last, strings.Join(out, "; "))
@@ -1795,7 +1805,7 @@ func (s *simRun) states() string {
 func (s *simRun) cover() {
 	base, _ := fleet.Base(context.Background(), s.checkpoints)
 	first, _ := s.end()
-	hole := slices.ContainsFunc(s.alive(), func(slot *simSlot) bool { return slot.p.w.replica.applied.Load()+1 < first })
+	hole := slices.ContainsFunc(s.alive(), func(slot *simSlot) bool { return slot.p.w.Replica.Applied()+1 < first })
 	if first > 1 && (hole || base == nil || !slices.ContainsFunc(s.sound(), func(x fleet.Snapshot) bool { return x.Object == base.Object })) {
 		s.say("the log is restored")
 		s.log.Unpurge()
@@ -1838,7 +1848,7 @@ func (s *simRun) doFlip() {
 			next = time.Now().Add(4 * time.Second)
 		}
 		// One that cannot go on, for the log has a hole, answers nothing either.
-		mended := p.w.State() == fleet.Quarantined || !p.running() || !p.running() || !f.always && kind != "again" && p.flips.Load() > 0 && s.serving(slot)
+		mended := p.w.Replica.State() == fleet.Quarantined || !p.running() || !p.running() || !f.always && kind != "again" && p.flips.Load() > 0 && s.serving(slot)
 		if kind == "again" && p.flip.Load() == nil && s.serving(slot) { // healed, and not for the last time
 			_, last := s.end()
 			p.flip.Store(&simFlip{from: last, bit: s.random.IntN(1 << 16)})
@@ -1859,7 +1869,7 @@ func (s *simRun) doFlip() {
 	p.flip.Store(nil)
 	if !p.running() { // it could not read the snapshots, and the log does not begin at 1
 		s.start(slot)
-	} else if p.w.State() == fleet.Quarantined {
+	} else if p.w.Replica.State() == fleet.Quarantined {
 		s.stop(slot)
 		s.start(slot)
 	}
@@ -1913,11 +1923,11 @@ func (s *simRun) tookBack() {
 		p.advisory.Lock()
 		attested := slices.Clone(p.attested)
 		p.advisory.Unlock()
-		epoch := p.w.epochs.Load()
+		epoch := p.w.Replica.Standing().Epoch
 		for i, a := range attested {
 			newer := attested[i+1:]
 			again := slices.ContainsFunc(newer, func(b simAttested) bool { return b.key == a.key })
-			if a.epoch == epoch || again || !a.sure || len(newer) >= attestKept || p.flips.Load() > 0 {
+			if a.epoch == epoch || again || !a.sure || len(newer) >= 16 || p.flips.Load() > 0 {
 				continue
 			}
 			entries, err := s.checkpoints.List(context.Background(), strings.TrimSuffix(a.key, "."+p.name))
@@ -1952,7 +1962,7 @@ func (s *simRun) atOnce() {
 		}
 		id := fmt.Sprintf("once-%d", i)
 		data := s.event(i, "")
-		teach := &simRequest{verb: "teach", data: []byte(data), header: map[string]string{headerID: id}, keys: simKeys(id, []byte(data), 1), sure: true, answer: make(chan simAnswer, 1)}
+		teach := &simRequest{verb: "teach", data: []byte(data), header: map[string]string{"Nats-Msg-Id": id}, keys: simKeys(id, []byte(data), 1), sure: true, answer: make(chan simAnswer, 1)}
 		s.dispatch(teach, door)
 		a := <-teach.answer
 		if a.code != 0 && !a.wrong && slices.Contains(s.serve(), slot.name) {
@@ -1979,18 +1989,18 @@ func (s *simRun) final() {
 	s.oracle.mu.Unlock()
 	for _, slot := range s.slots {
 		p := slot.p
-		if got := p.w.Status(); got.Seq != tip.seq || got.Digest != fmt.Sprintf("%x", digest) {
+		if got := p.w.Server.Status(); got.Seq != tip.seq || got.Digest != fmt.Sprintf("%x", digest) {
 			s.violate("divergent", "in the end %s is at %d %.12s, and the fold is at %d %.12x", slot.name, got.Seq, got.Digest, tip.seq, digest)
 		}
-		if from := p.w.from.Load(); from != nil {
+		if p.w.Server.Status().Restored > 0 {
 			s.count("restored", 1)
 		}
 		switch {
-		case !p.mustName, p.w.folds.Load() != p.foldsThen: // on trial it folds anew anyway, and sees no difference
+		case !p.mustName, p.w.Replica.Standing().Folds != p.foldsThen: // on trial it folds anew anyway, and sees no difference
 		case p.losses() > p.namedThen:
 			s.count("rolled_back_named", 1)
 		default:
-			s.violate("lost", "%s does not name what was lost: %s", slot.name, p.w.Status().Advisory)
+			s.violate("lost", "%s does not name what was lost: %s", slot.name, p.w.Server.Status().Advisory)
 		}
 	}
 	s.tookBack()

@@ -18,10 +18,11 @@ const (
 	Draining                 // answers what it has accepted, and accepts no more
 	Stopped                  //
 	Quarantined              // not to be trusted: answers nothing but its status
+	Failed                   // a component panicked: applies nothing more, and answers nothing but its status
 )
 
 func (s State) String() string {
-	return [...]string{"restoring", "replaying", "ready", "draining", "stopped", "quarantined"}[s]
+	return [...]string{"restoring", "replaying", "ready", "draining", "stopped", "quarantined", "failed"}[s]
 }
 
 // MaxBehind is how many messages a replica may be behind the furthest live one
@@ -71,13 +72,18 @@ type Rolling struct {
 	LogLoss  float64 `json:"log_loss"`
 }
 
-// Describe fills in what a model says of itself.
-func (s *Status) Describe(m *model.Model) {
-	scores, digest := m.Metrics(), m.Digest()
+// DescribeScores fills in how much a model has learned, and how well.
+func (s *Status) DescribeScores(m *model.Model) {
+	scores := m.Metrics()
 	s.Seq, s.Learned, s.Rejected, s.Duplicates = m.Seq(), m.Learned(), m.Rejected(), m.Duplicates()
 	s.Accuracy, s.LogLoss, s.MacroF1 = scores.Accuracy(), scores.LogLoss(), scores.MacroF1()
 	s.Rolling.Events, s.Rolling.Accuracy, s.Rolling.LogLoss = scores.Rolling()
 	s.Identity = IdentityOf(m)
+}
+
+// DescribeState fills in the chains and the digest of a model's state.
+func (s *Status) DescribeState(m *model.Model) {
+	digest := m.Digest()
 	s.LogChain, s.StateChain = Chains(m)
 	s.Digest = hex.EncodeToString(digest[:])
 }

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/serve"
 )
 
 // rows answers an array of rows with an array of predictions, or refuses all
@@ -21,11 +21,8 @@ import (
 func (s *Server) rows(served *served, w http.ResponseWriter, r *http.Request, b *body) int {
 	var rows []json.RawMessage
 	if json.Unmarshal(b.data, &rows) != nil { // the worker says what it would of one row
-		answer, err := s.ask(served, r, "predict", b)
-		if err != nil {
-			return s.gone(err)
-		}
-		return s.refused(served, w, r, "predict", b.data, answer)
+		_, err := ask(served, r, "predict", b, served.server.Predict)
+		return s.failed(served, w, r, "predict", b.data, err)
 	}
 	if n := len(rows); n == 0 || n > model.MaxBatch {
 		kind, msg := "too_short", "List should have at least 1 item after validation, not 0"
@@ -36,13 +33,11 @@ func (s *Server) rows(served *served, w http.ResponseWriter, r *http.Request, b 
 	}
 	out, bad := []byte{'['}, []detail{}
 	for i, row := range rows {
-		answer, err := s.ask(served, r, "predict", &body{data: row})
+		p, err := ask(served, r, "predict", &body{data: row}, served.server.Predict)
+		var refusal *serve.Refusal
 		switch {
-		case err != nil:
-			return s.gone(err)
-		case answer.Code == http.StatusUnprocessableEntity:
-			f := failed(served.Spec(), r, "predict", row, answer)
-			for _, d := range f.Detail.([]detail) {
+		case errors.As(err, &refusal) && refusal.Code == http.StatusUnprocessableEntity:
+			for _, d := range worded(served.Spec(), r, "predict", row, refusal).Detail.([]detail) {
 				if d.Loc[0] == "body" {
 					d.Loc = append([]any{"body", i}, d.Loc[1:]...)
 				}
@@ -52,15 +47,13 @@ func (s *Server) rows(served *served, w http.ResponseWriter, r *http.Request, b 
 				return sendValue(w, http.StatusUnprocessableEntity, failure{Detail: bad})
 			}
 			continue
-		case answer.Code != 0:
-			return s.refused(served, w, r, "predict", row, answer)
+		case err != nil:
+			return s.failed(served, w, r, "predict", row, err)
 		}
-		body, tail := cut(answer.Body)
 		if i == 0 {
-			n := name(tail)
-			w.Header()[headerSeq], w.Header()[headerReceipt] = n.seq, n.receipt
+			s.name(w, p.Moment)
 		}
-		out = append(append(out, body...), ',')
+		out = append(p.AppendBare(out), ',')
 	}
 	if len(bad) > 0 {
 		return sendValue(w, http.StatusUnprocessableEntity, failure{Detail: bad})
@@ -141,27 +134,37 @@ func (s *Server) lines(served *served, w http.ResponseWriter, r *http.Request, v
 		case first(line) == 0:
 			continue
 		}
-		answer, err := s.askLine(served, r, verb, line, key, n)
-		if err != nil {
-			return s.gone(err)
-		}
+		reply, err := s.askLine(served, r, verb, line, key, n)
+		var refusal *serve.Refusal
 		switch {
-		case answer.Code != 0:
-			fail(n, answer.Code, failed(served.Spec(), r, verb, line, answer))
+		case errors.As(err, &refusal):
+			fail(n, refusal.Code, worded(served.Spec(), r, verb, line, refusal))
+		case err != nil:
+			return http.StatusRequestTimeout // the client went away
 		default:
-			out.Write(append(answer.Body, '\n'))
+			out.Write(append(reply, '\n'))
 		}
 	}
 }
 
-// askLine asks about one line; each has an id of its own.
-func (s *Server) askLine(served *served, r *http.Request, verb string, line []byte, key string, n int) (worker.Answer, error) {
+// askLine asks about one line, and returns the reply as NATS clients get it;
+// each line has an id of its own.
+func (s *Server) askLine(served *served, r *http.Request, verb string, line []byte, key string, n int) ([]byte, error) {
 	asked := *r
 	if key != "" {
 		asked.Header = r.Header.Clone()
 		asked.Header.Set(headerID, key+":"+strconv.Itoa(n))
 	}
-	return s.ask(served, &asked, verb, &body{data: line})
+	b := &body{data: line}
+	if verb == "predict" {
+		p, err := ask(served, &asked, verb, b, served.server.Predict)
+		return p.AppendJSON(nil), err
+	}
+	t, err := ask(served, &asked, verb, b, served.server.Teach)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(t)
 }
 
 var errLongLine = errors.New("the line is too long")

@@ -391,7 +391,7 @@ func TestPage(t *testing.T) {
 	if got := eval[string](b, `[...document.querySelectorAll('.replica .hash')].map((n) => n.textContent).join()`); got == "" || strings.Count(got, strings.Split(got, ",")[0]) != 3 {
 		t.Error("the fingerprints are not equal: ", got)
 	}
-	status := f.door.worker.Load().Status()
+	status := f.door.worker.Load().server.Status()
 	if got, want := eval[string](b, `document.getElementById('accuracy-now').textContent`), fmt.Sprintf("%.1f %%", 100*status.Accuracy); got != want {
 		t.Errorf("accuracy %s, want %s", got, want)
 	}

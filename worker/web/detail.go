@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -11,7 +12,7 @@ import (
 	"strings"
 
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/serve"
 )
 
 // maxInput is how many bytes of a wrong value are shown.
@@ -29,35 +30,35 @@ type detail struct {
 // failure is the body of an error in FastAPI's shape: its detail is a text,
 // or for a 422 a list of places.
 type failure struct {
-	Detail  any             `json:"detail"`
-	Error   string          `json:"error,omitempty"`   // what became of it, where the places do not say
-	Results json.RawMessage `json:"results,omitempty"` // of a batch that was partly learned
+	Detail  any                 `json:"detail"`
+	Error   string              `json:"error,omitempty"`   // what became of it, where the places do not say
+	Results []serve.TaughtEvent `json:"results,omitempty"` // of a batch that was partly learned
 }
 
-// refused sends a worker's error.
-func (s *Server) refused(served *served, w http.ResponseWriter, r *http.Request, verb string, data []byte, answer worker.Answer) int {
-	return sendValue(w, answer.Code, failed(served.Spec(), r, verb, data, answer))
+// failed answers a request that the worker did not: with its refusal, or not
+// at all where the client went away before.
+func (s *Server) failed(served *served, w http.ResponseWriter, r *http.Request, verb string, data []byte, err error) int {
+	var refusal *serve.Refusal
+	if !errors.As(err, &refusal) {
+		return http.StatusRequestTimeout
+	}
+	return sendValue(w, refusal.Code, worded(served.Spec(), r, verb, data, refusal))
 }
 
-// failed is a worker's error as FastAPI would say it.
-func failed(spec *model.Spec, r *http.Request, verb string, data []byte, answer worker.Answer) failure {
-	var told struct {
-		Detail  []model.Problem `json:"detail"`
-		Results json.RawMessage `json:"results"`
-	}
-	_ = json.Unmarshal(answer.Body, &told) // the description says it too
-	if answer.Code != http.StatusUnprocessableEntity {
-		return failure{Detail: answer.Description, Results: told.Results}
-	}
-	f := failure{Results: told.Results}
-	if len(told.Detail) == 0 {
-		f.Detail = []detail{{Type: "value_error", Loc: []any{"body"}, Msg: answer.Description, Input: json.RawMessage("null")}}
+// worded is a refusal as FastAPI would say it.
+func worded(spec *model.Spec, r *http.Request, verb string, data []byte, refusal *serve.Refusal) failure {
+	f := failure{Detail: refusal.Description, Results: refusal.Results}
+	if refusal.Code != http.StatusUnprocessableEntity {
 		return f
 	}
-	if answer.Description != (&model.InvalidError{Problems: told.Detail}).Error() {
-		f.Error = answer.Description
+	if len(refusal.Detail) == 0 {
+		f.Detail = []detail{{Type: "value_error", Loc: []any{"body"}, Msg: refusal.Description, Input: json.RawMessage("null")}}
+		return f
 	}
-	f.Detail = details(spec, r, verb, data, told.Detail)
+	if refusal.Description != (&model.InvalidError{Problems: refusal.Detail}).Error() {
+		f.Error = refusal.Description
+	}
+	f.Detail = details(spec, r, verb, data, refusal.Detail)
 	return f
 }
 
@@ -70,11 +71,6 @@ func details(spec *model.Spec, r *http.Request, verb string, data []byte, proble
 	}
 	all := make([]placed, 0, len(problems))
 	for _, p := range problems {
-		for i, part := range p.Loc { // JSON has one kind of number
-			if n, ok := part.(float64); ok {
-				p.Loc[i] = int(n)
-			}
-		}
 		d := word(spec, r, root, p)
 		all = append(all, placed{d, rank(spec, verb, p.Loc)})
 	}

@@ -1,8 +1,7 @@
 package web
 
 import (
-	"bytes"
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lockstep/model"
 	"lockstep/worker"
+	"lockstep/worker/serve"
 )
 
 // Headers of answers. Those of requests are as over NATS, but for the name
@@ -43,113 +44,66 @@ func (s *Server) predict(served *served, w http.ResponseWriter, r *http.Request)
 		if first(b.data) == '[' {
 			return s.rows(served, w, r, b)
 		}
-		answer, err := s.ask(served, r, "predict", b)
+		p, err := ask(served, r, "predict", b, served.server.Predict)
 		if err != nil {
-			return s.gone(err)
+			return s.failed(served, w, r, "predict", b.data, err)
 		}
-		if answer.Code != 0 {
-			return s.refused(served, w, r, "predict", b.data, answer)
-		}
-		return s.predicted(w, answer.Body)
+		s.name(w, p.Moment)
+		return send(w, http.StatusOK, p.AppendBare(nil))
 	})
-}
-
-// predicted sends a prediction: the body is the original app's, the rest
-// comes as headers.
-func (s *Server) predicted(w http.ResponseWriter, reply []byte) int {
-	body, tail := cut(reply)
-	n := s.last.Load()
-	if n == nil || string(tail) != n.tail {
-		n = name(tail)
-		s.last.Store(n)
-	}
-	h := w.Header()
-	h[headerSeq], h[headerReceipt] = n.seq, n.receipt
-	return send(w, http.StatusOK, body)
-}
-
-// cut takes a prediction apart: the original app's reply, and what the worker
-// ends it with, which holds no quotes but its own.
-func cut(reply []byte) (body, tail []byte) {
-	i := bytes.LastIndex(reply, []byte(`,"seq":`))
-	if i < 0 {
-		return reply, nil
-	}
-	reply[i] = '}' // the reply is the caller's own
-	return reply[:i+1], reply[i+1:]
 }
 
 // named is what the headers say that replies of one sequence have in common.
 type named struct {
-	tail         string
+	moment       serve.Moment
 	seq, receipt []string
 }
 
-func name(tail []byte) *named {
-	var t struct {
-		Seq     json.Number `json:"seq"`
-		Receipt string      `json:"receipt"`
+// name says in a reply's headers which state it is of. Most are of the same
+// state as the one before.
+func (s *Server) name(w http.ResponseWriter, m serve.Moment) {
+	n := s.last.Load()
+	if n == nil || n.moment != m {
+		n = &named{m, []string{strconv.FormatUint(m.Seq, 10)}, []string{m.Receipt}}
+		s.last.Store(n)
 	}
-	if len(tail) > 0 {
-		_ = json.Unmarshal(append([]byte{'{'}, tail...), &t) // the worker wrote it
-	}
-	return &named{string(tail), []string{t.Seq.String()}, []string{t.Receipt}}
-}
-
-// learnt is a teach's reply, as worker writes it.
-type learnt struct {
-	Seq       uint64          `json:"seq"`
-	Duplicate bool            `json:"duplicate"`
-	Status    string          `json:"status"`
-	Predicted int64           `json:"predicted"`
-	Learned   uint64          `json:"learned"`
-	Receipt   string          `json:"receipt"`
-	Results   json.RawMessage `json:"results"`
+	h := w.Header()
+	h[headerSeq], h[headerReceipt] = n.seq, n.receipt
 }
 
 // lesson is the reply to a learn request: the original app's, and what the
-// fold said of each event of a batch.
+// fold made of each event of a batch.
 type lesson struct {
-	Status    string          `json:"status"`
-	Predicted int64           `json:"predicted"`
-	Learned   uint64          `json:"learned"`
-	Results   json.RawMessage `json:"results,omitempty"`
+	Status    string              `json:"status"`
+	Predicted int64               `json:"predicted"`
+	Learned   uint64              `json:"learned"`
+	Results   []serve.TaughtEvent `json:"results,omitempty"`
 }
 
 // learn teaches an event, an array of them, or lines of either.
 func (s *Server) learn(served *served, w http.ResponseWriter, r *http.Request) int {
 	return s.body(w, r, func(b *body) int { return s.lines(served, w, r, "teach") }, func(b *body) int {
-		answer, err := s.ask(served, r, "teach", b)
+		t, err := ask(served, r, "teach", b, served.server.Teach)
 		if err != nil {
-			return s.gone(err)
-		}
-		if answer.Code != 0 {
-			return s.refused(served, w, r, "teach", b.data, answer)
-		}
-		var l learnt
-		if err := json.Unmarshal(answer.Body, &l); err != nil {
-			return refuse(w, http.StatusInternalServerError, err.Error())
+			return s.failed(served, w, r, "teach", b.data, err)
 		}
 		h := w.Header()
-		h[headerSeq], h[headerReceipt] = []string{strconv.FormatUint(l.Seq, 10)}, []string{l.Receipt}
-		if l.Duplicate {
+		h[headerSeq], h[headerReceipt] = []string{strconv.FormatUint(t.Seq, 10)}, []string{t.Receipt}
+		if t.Duplicate {
 			h.Set(headerDuplicate, "true")
 		}
-		return sendValue(w, http.StatusOK, lesson{l.Status, l.Predicted, l.Learned, l.Results})
+		return sendValue(w, http.StatusOK, lesson{t.Status, t.Predicted, t.Learned, t.Results})
 	})
 }
 
 // explain answers like predict, with probabilities and why.
 func (s *Server) explain(served *served, w http.ResponseWriter, r *http.Request) int {
 	return s.body(w, r, nil, func(b *body) int {
-		answer, err := s.ask(served, r, "explain", b)
+		e, err := ask(served, r, "explain", b, served.server.Explain)
 		if err != nil {
-			return s.gone(err)
+			return s.failed(served, w, r, "explain", b.data, err)
 		}
-		if answer.Code != 0 {
-			return s.refused(served, w, r, "explain", b.data, answer)
-		}
-		return send(w, http.StatusOK, answer.Body)
+		return sendValue(w, http.StatusOK, e)
 	})
 }
 
@@ -162,25 +116,36 @@ func (s *Server) status(served *served, w http.ResponseWriter, _ *http.Request) 
 	return sendValue(w, http.StatusOK, struct {
 		worker.Status
 		Fleet []worker.Heartbeat `json:"fleet"`
-	}{served.Status(), fleet})
+	}{served.server.Status(), fleet})
 }
 
-// ask puts a question to the worker, whose handlers are those of every door.
+// ask has the worker answer a request, by the handlers that answer over NATS.
 // What they refuse because a number came as a text or a boolean is asked once
 // more with the number that pydantic would take it for.
-func (s *Server) ask(served *served, r *http.Request, verb string, b *body) (worker.Answer, error) {
+func ask[T any](served *served, r *http.Request, verb string, b *body,
+	answer func(context.Context, serve.Request) (T, error),
+) (T, error) {
 	b.asked = true
-	q := worker.Question{Verb: verb, Data: b.data, Header: func(name string) string { return header(r, name) }, Names: slices.Collect(maps.Keys(r.Header))}
-	answer, err := served.Ask(r.Context(), q)
-	if err == nil && answer.Code == http.StatusUnprocessableEntity && bytes.Contains(answer.Body, []byte(`"float_type"`)) {
+	request := serve.Request{
+		Data:   b.data,
+		Header: func(name string) string { return header(r, name) },
+		Names:  func() []string { return slices.Collect(maps.Keys(r.Header)) },
+	}
+	reply, err := answer(r.Context(), request)
+	var refusal *serve.Refusal
+	if errors.As(err, &refusal) && slices.ContainsFunc(refusal.Detail, notANumber) {
 		if data, changed := lax(served.Spec(), verb, b.data); changed {
-			q.Data = data
-			answer, err = served.Ask(r.Context(), q)
+			request.Data = data
+			reply, err = answer(r.Context(), request)
 		}
 	}
-	b.asked = err != nil // a worker that has not answered may still read
-	return answer, err
+	// A worker that has not answered may still read.
+	b.asked = err != nil && !errors.As(err, &refusal)
+	return reply, err
 }
+
+// notANumber: a value of another type stands where a number should be.
+func notANumber(p model.Problem) bool { return p.Type == "float_type" }
 
 // header is a request's header by the name that it has over NATS.
 func header(r *http.Request, name string) string {
@@ -191,9 +156,6 @@ func header(r *http.Request, name string) string {
 	}
 	return r.Header.Get(name)
 }
-
-// gone ends a request whose client went away before its answer.
-func (s *Server) gone(error) int { return http.StatusRequestTimeout }
 
 // body is a request's.
 type body struct {

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/serve"
 )
 
 // FuzzBody: whatever a body is, making numbers of its texts keeps it JSON and
@@ -38,9 +38,7 @@ func FuzzBody(f *testing.F) {
 			if len(after) == 0 {
 				continue
 			}
-			answer := worker.Answer{Code: 422, Body: []byte(`{}`)}
-			answer.Body, _ = json.Marshal(map[string]any{"detail": after})
-			text, err := json.Marshal(failed(spec, r, verb, data, answer))
+			text, err := json.Marshal(worded(spec, r, verb, data, &serve.Refusal{Code: 422, Detail: after}))
 			var said struct {
 				Detail []struct {
 					Type, Msg string

@@ -122,7 +122,7 @@ func (c *computer) moment() *moment {
 		c.served, c.hello, c.traffic = served, c.greet(served), meter{}
 	}
 	v := served.View()
-	s := state{Self: served.Status(), Unready: served.Unready(), Classes: classes(&v), Tail: verdicts(v.Tail), Values: map[string][]string{}}
+	s := state{Self: served.server.Status(), Unready: served.Unready(), Classes: classes(&v), Tail: verdicts(v.Tail), Values: map[string][]string{}}
 	s.Self.UptimeS = 0 // else each state were another
 	for i, f := range served.Spec().Inputs {
 		if f.Type == model.Category {
@@ -130,7 +130,7 @@ func (c *computer) moment() *moment {
 		}
 	}
 	s.Fleet = fleetOf(served, &s.Self)
-	s.Traffic = c.traffic.read(time.Now(), served.Traffic(), &c.live.server.metrics.http)
+	s.Traffic = c.traffic.read(time.Now(), served.server.Traffic(), &c.live.server.metrics.http)
 	return &moment{hello: c.hello, state: encode(s), view: v, points: points(&v, 0)}
 }
 
@@ -191,14 +191,14 @@ type state struct {
 
 // fleetState is the replicas side by side.
 type fleetState struct {
-	Reachable bool      `json:"reachable"`
-	At        uint64    `json:"at"`    // the sequence of the chain that those have that agree
-	Chain     string    `json:"chain"` // of this replica, there
-	More      int       `json:"more"`  // replicas that are not shown
-	Replicas  []replica `json:"replicas"`
+	Reachable bool           `json:"reachable"`
+	At        uint64         `json:"at"`    // the sequence of the chain that those have that agree
+	Chain     string         `json:"chain"` // of this replica, there
+	More      int            `json:"more"`  // replicas that are not shown
+	Replicas  []replicaState `json:"replicas"`
 }
 
-type replica struct {
+type replicaState struct {
 	Name      string `json:"name"`
 	Self      bool   `json:"self,omitempty"`
 	State     string `json:"state"`
@@ -232,13 +232,13 @@ func fleetOf(served *served, self *worker.Status) fleetState {
 			against++
 		}
 	}
-	own := replica{Name: self.Replica, Self: true, State: self.State, Agreement: "agrees", Note: self.Advisory, Seq: self.Seq, Behind: furthest - self.Seq, Version: self.Version}
+	own := replicaState{Name: self.Replica, Self: true, State: self.State, Agreement: "agrees", Note: self.Advisory, Seq: self.Seq, Behind: furthest - self.Seq, Version: self.Version}
 	if against > with {
 		own.Agreement, own.Chain = "differs", chain[:16]
 	}
 	out.Replicas = append(out.Replicas, own)
 	for _, p := range peers {
-		r := replica{Name: p.Replica, State: p.State, Note: p.Advisory, Seq: p.Seq, Behind: furthest - min(furthest, p.Seq), Version: p.Version}
+		r := replicaState{Name: p.Replica, State: p.State, Note: p.Advisory, Seq: p.Seq, Behind: furthest - min(furthest, p.Seq), Version: p.Version}
 		short := p.StateChain[:min(len(p.StateChain), 16)]
 		switch p.Agreement {
 		case worker.Agrees:
@@ -265,16 +265,16 @@ func fleetOf(served *served, self *worker.Status) fleetState {
 		}
 		out.Replicas = append(out.Replicas, r)
 	}
-	slices.SortStableFunc(out.Replicas, func(a, b replica) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(out.Replicas, func(a, b replicaState) int { return cmp.Compare(a.Name, b.Name) })
 	if more := len(out.Replicas) - maxReplicas; more > 0 {
-		slices.SortStableFunc(out.Replicas, func(a, b replica) int { return cmp.Compare(a.place(), b.place()) })
+		slices.SortStableFunc(out.Replicas, func(a, b replicaState) int { return cmp.Compare(a.place(), b.place()) })
 		out.Replicas, out.More = out.Replicas[:maxReplicas], more
 	}
 	return out
 }
 
 // place puts first what must be seen.
-func (r *replica) place() int {
+func (r *replicaState) place() int {
 	switch {
 	case r.Self:
 		return 0

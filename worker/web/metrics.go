@@ -47,10 +47,10 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	c := &collection{metrics: m, out: out, labels: prometheus.Labels{"model": served.Spec().Name, "replica": served.Name()}}
-	c.traffic("nats", served.Traffic())
+	c.traffic("nats", served.server.Traffic())
 	c.traffic("http", &m.http)
 	c.gauge("lockstep_http_requests_in_flight", "HTTP requests that are not answered yet.", float64(m.server.inFlight.Load()))
-	status := served.Status()
+	status := served.server.Status()
 	c.replica(served, &status)
 	c.fleet(served, &status)
 	c.model(&status)

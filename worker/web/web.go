@@ -18,6 +18,8 @@ import (
 	"golang.org/x/net/netutil"
 
 	"lockstep/worker"
+	"lockstep/worker/replica"
+	"lockstep/worker/serve"
 )
 
 // Config says where the door is and who may use it.
@@ -71,7 +73,8 @@ type Server struct {
 
 // served is the worker that answers, and what follows from its spec.
 type served struct {
-	*worker.Worker
+	*replica.Replica
+	server  *serve.Server
 	openapi []byte
 }
 
@@ -104,7 +107,7 @@ func New(cfg Config) (*Server, error) {
 
 // Attach gives the door its worker. Until then only /healthz answers.
 func (s *Server) Attach(w *worker.Worker) {
-	s.worker.Store(&served{Worker: w, openapi: openapi(w.Spec(), s.cfg.Version)})
+	s.worker.Store(&served{w.Replica, w.Server, openapi(w.Replica.Spec(), s.cfg.Version)})
 }
 
 // Handler is the door without its listener.

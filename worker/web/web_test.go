@@ -312,7 +312,7 @@ func TestWhatWasAcceptedIsAnswered(t *testing.T) {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
 	fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(row()), row()[:9])
-	f.eventually(func() bool { return f.door.worker.Load().Status().Parked == 1 && f.door.inFlight.Load() == 2 })
+	f.eventually(func() bool { return f.door.worker.Load().server.Status().Parked == 1 && f.door.inFlight.Load() == 2 })
 	stopped := make(chan error, 1)
 	go func() { stopped <- f.stop() }()
 	<-f.door.Closing()
@@ -660,7 +660,7 @@ func TestCountersNeverFall(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.eventually(func() bool {
-		s := f.door.worker.Load().Status()
+		s := f.door.worker.Load().server.Status()
 		return s.State == "ready" && s.Learned == 1
 	})
 	after := series()
@@ -721,7 +721,7 @@ func TestLogsHoldNothingOfARequest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.eventually(func() bool { return f.door.worker.Load().Status().Rejected > 5 })
+	f.eventually(func() bool { return f.door.worker.Load().server.Status().Rejected > 5 })
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,91 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"lockstep/worker/fleet"
+)
+
+// beatEvery is the time between two heartbeats.
+const beatEvery = time.Second
+
+// heartbeat is what the replica tells the fleet now.
+func (r *Replica) heartbeat() fleet.Heartbeat {
+	standing := r.Standing()
+	h := fleet.Heartbeat{
+		Replica: r.cfg.Name, Boot: r.cfg.Boot, Version: r.cfg.Version, Lag: r.Lag(), Advisory: r.Advisory(),
+		State: standing.State.String(), Fold: standing.Folds, Refolding: standing.Refolding, Votes: standing.Votes(),
+	}
+	r.core.heartbeat(&h)
+	if a := r.attested.Load(); a != nil {
+		h.Attested, h.Digest = a.Seq, a.Digest
+	}
+	return h
+}
+
+// beat tells the fleet of this replica, and takes in the others, until ctx
+// ends.
+func (r *Replica) beat(ctx context.Context) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	put := false
+	for {
+		all, err := fleet.Heartbeats(ctx, r.cfg.Heartbeats)
+		if putErr := fleet.PutHeartbeat(ctx, r.cfg.Heartbeats, r.heartbeat()); err == nil && putErr == nil {
+			r.meet(all, put)
+			put = true
+		} else {
+			r.peers.Store(nil) // a replica that is alone on its side of a partition must not rule
+			put = false
+		}
+		r.retarget(ctx)
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_ = fleet.RemoveHeartbeat(last, r.cfg.Heartbeats, r.cfg.Name) // else it expires
+			return
+		case <-tick.C:
+		case <-r.changed:
+		}
+	}
+}
+
+// meet takes in the fleet's heartbeats. put says that this replica's own was
+// written before.
+func (r *Replica) meet(all []fleet.Heartbeat, put bool) {
+	own := r.heartbeat()
+	r.members.Update(own.Replica, all, time.Now())
+	for _, h := range all {
+		if h.Replica == own.Replica && h.Boot != own.Boot && put {
+			r.advise("same-name", fmt.Sprintf(
+				"another worker that runs has the name %s too; give each its own with --name", own.Replica))
+		}
+	}
+	peers := fleet.Peers(all, own.Identity)
+	r.peers.Store(&peers)
+	r.events.send(fleetAt{fleet.Furthest(peers)})
+}
+
+// retarget looks again where the log ends, in case it was taken back since the
+// replay began.
+func (r *Replica) retarget(ctx context.Context) {
+	s := r.Standing()
+	if s.State != fleet.Replaying || r.Applied() >= s.Target {
+		return
+	}
+	if _, last, err := r.cfg.Log.End(ctx); err == nil && last < s.Target {
+		r.events.send(logEnds{last})
+	}
+}
+
+// Fleet returns the heartbeats of the live replicas whose states can be
+// compared with this one's, itself included; nil while they are not known.
+func (r *Replica) Fleet() []fleet.Heartbeat {
+	if peers := r.peers.Load(); peers != nil {
+		return *peers
+	}
+	return nil
+}
