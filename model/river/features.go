@@ -18,6 +18,8 @@ type Encoder interface {
 	// Feature names a key, and FreshFeature one that was never learned.
 	Feature(key int32) string
 	FreshFeature(key *FreshKey) string
+	// Rest names all features of the encoder but the event's own.
+	Rest() string
 	// TellApart makes the names of a column's keys differ from all other names.
 	TellApart(column int32)
 	// MaxKeys is how many keys there can ever be.

@@ -225,6 +225,14 @@ func (t *oneHotEncoder) Shown() []int32         { return t.shown }
 func (t *oneHotEncoder) Since(key int32) uint64 { return t.since[key] }
 func (t *oneHotEncoder) MaxKeys() int           { return t.maxKeys }
 
+func (t *oneHotEncoder) Rest() string {
+	var names []string
+	for i := range t.columns {
+		names = append(names, t.columns[i].name)
+	}
+	return strings.Join(names, ", ") + ": other values"
+}
+
 func (t *oneHotEncoder) TellApart(column int32) { t.columns[column].apart = true }
 
 func (t *oneHotEncoder) Feature(key int32) string {
