@@ -433,6 +433,11 @@ func (m *gaussianNB) logLikelihood(x features, c string) likelihood {
 	var l likelihood
 	for _, f := range x {
 		g := m.gaussians[c][f.name]
+		if g == nil { // the class never learned it
+			l.sum += math.Log(10e-10)
+			l.evidence = append(l.evidence, 0, 0, 0)
+			continue
+		}
 		l.sum += math.Log(10e-10 + g.density(f.value.(float64)))
 		l.noise += 1e-12
 		l.evidence = append(l.evidence, g.mean.n, g.mean.mean, g.s)
@@ -1348,7 +1353,7 @@ func twinSpecs(t *testing.T) map[string]*model.Spec {
 	for _, name := range model.ShippedSpecs() {
 		specs[name], _ = model.ShippedSpec(name)
 	}
-	files, err := filepath.Glob("testdata/river/*.yaml")
+	files, err := filepath.Glob("river/rivertest/testdata/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no specs: %v", err)
 	}

@@ -1,7 +1,8 @@
 """Writes the traces beside it: what the real River says to each event.
 
-A pipeline is read from the same YAML that Lockstep compiles, so the two
-cannot mean different things. See README.md for how to run it.
+The pipelines are those of pipelines.json, which a test writes from the specs
+that Lockstep compiles, so the two cannot mean different things. See
+../README.md for how to run it.
 """
 
 import json
@@ -10,93 +11,11 @@ import pathlib
 import random
 import sys
 
-import yaml
-from river import compose, naive_bayes, preprocessing, stats
+import says
 
 HERE = pathlib.Path(__file__).resolve().parent
+PIPELINES = json.loads((HERE / "pipelines.json").read_text())
 HASH_SEED = "17"  # nothing here depends on it any more; fixed all the same
-
-
-# --- a pipeline from its declaration -------------------------------------------------
-
-def select(columns):
-    """River keeps the names in a set, whose order follows the hash seed: this
-    fixes it to the declared one."""
-    step = compose.Select(*columns)
-    step.keys = dict.fromkeys(columns)
-    return step
-
-
-def step(declared):
-    """One step: a class's name, or a mapping of it to its argument."""
-    name, arg = (declared, None) if isinstance(declared, str) else next(iter(declared.items()))
-    match name:
-        case "Select":
-            return select(arg)
-        case "union":
-            return compose.TransformerUnion(*[(f"branch{i}", pipeline(b)) for i, b in enumerate(arg)])
-        case "StatImputer":
-            return preprocessing.StatImputer(*[(col, getattr(stats, stat)()) for col, stat in arg.items()])
-        case "OneHotEncoder" | "StandardScaler":
-            return getattr(preprocessing, name)(**(arg or {}))
-        case "MultinomialNB" | "GaussianNB":
-            return getattr(naive_bayes, name)(**(arg or {}))
-    raise ValueError(name)
-
-
-def pipeline(declared):
-    return compose.Pipeline(*[(f"step{i}", step(s)) for i, s in enumerate(declared)])
-
-
-def read_spec(path):
-    return yaml.safe_load(path.read_text())
-
-
-# --- what a model has learned ---------------------------------------------------------
-
-def leaves(model):
-    """Every estimator of a pipeline, through unions and nested pipelines."""
-    if isinstance(model, compose.Pipeline):
-        for inner in model.steps.values():
-            yield from leaves(inner)
-    elif isinstance(model, compose.TransformerUnion):
-        for inner in model.transformers.values():
-            yield from leaves(inner)
-    else:
-        yield model
-
-
-def state(model):
-    """The model's state, by River's names."""
-    out = {}
-    scaled = any(isinstance(s, preprocessing.StandardScaler) for s in leaves(model))
-    for s in leaves(model):
-        if isinstance(s, preprocessing.StatImputer):
-            for col, stat in s.stats.items():
-                if isinstance(stat, stats.Mean):
-                    out.setdefault("means", {})[col] = {"n": stat.n, "mean": stat.get()}
-                else:
-                    out[f"{col}_mode"] = {"counts": dict(stat.counts), "mode": stat.get()}
-        elif isinstance(s, preprocessing.OneHotEncoder):
-            for col in s.values:
-                keys = [k for k in s._zero_dict if k.startswith(f"{col}_")]
-                out.setdefault("onehot", {})[col] = keys
-        elif isinstance(s, preprocessing.StandardScaler):
-            for col, n in s.counts.items():
-                out.setdefault("scaler", {})[col] = {"n": n, "mean": s.means[col], "var": s.vars.get(col, 0.0)}
-        elif isinstance(s, naive_bayes.MultinomialNB):
-            out["class_counts"] = dict(s.class_counts)
-            out["class_totals"] = dict(s.class_totals)
-            out["n_terms"] = s.n_terms
-            out["feature_counts"] = {f: dict(c) for f, c in s.feature_counts.items()}
-        elif isinstance(s, naive_bayes.GaussianNB):
-            out["class_counts"] = dict(s.class_counts)
-            # Behind a scaler the last bits hang on the C library: README.md.
-            out["gaussians_near" if scaled else "gaussians"] = {
-                c: {f: {"n": g.n_samples, "mean": g.mu, "s": g._var._S} for f, g in fs.items()}
-                for c, fs in s.gaussians.items()
-            }
-    return out
 
 
 # --- traces --------------------------------------------------------------------------
@@ -108,23 +27,19 @@ class Trace:
     def write(self, line):
         self.lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
 
-    def run(self, declared, events, **first):
+    def run(self, pipeline, events, label="species", **first):
         """Predicts each event, and learns it if it has a label. The keywords
         go into the first event's line, and `case` into every line."""
-        model, case, learned, right = pipeline(declared), first.pop("case", None), 0, 0
-        for attributes, label in events:
+        asked, case, right = says.Asked(PIPELINES[pipeline]), first.pop("case", None), 0
+        for attributes, target in events:
             self.seq += 1
-            proba = model.predict_proba_one(attributes)
-            predict = model.predict_one(attributes)
+            said = asked.event(attributes, target)
             line = {"seq": self.seq} | ({"case": case} if case else {}) | first
-            self.write(line | {"attributes": attributes, "species": label, "predict": predict, "proba": proba})
+            self.write(line | {"attributes": attributes, label: target} | said)
             first = {}
-            if label is not None:
-                model.learn_one(attributes, label)
-                learned += 1
-                right += predict == label
-        self.write({"final": True} | ({"case": case} if case else {}) | {"learned": learned} | state(model))
-        print(f"{self.path.name:35} {case or '':28} {right} of {learned} right")
+            right += target is not None and said["predict"] == target
+        self.write({"final": True} | ({"case": case} if case else {}) | asked.state())
+        print(f"{self.path.name:35} {case or '':28} {right} of {asked.learned} right")
 
     def save(self):
         self.path.write_text("\n".join(self.lines) + "\n")
@@ -132,7 +47,7 @@ class Trace:
 
 def penguins():
     """The shuffled penguins, in the order of the default pipeline's trace."""
-    for line in (HERE.parent / "penguins-shuffled.jsonl").read_text().splitlines():
+    for line in (HERE.parents[2] / "testdata/penguins-shuffled.jsonl").read_text().splitlines():
         event = json.loads(line)
         if "final" not in event:
             yield event["attributes"], event["species"]
@@ -186,6 +101,19 @@ def small(seed, n):
         yield {"a": round(r.uniform(0, 1), 3), "colour": r.choice(["red", "green"])}, f"class {r.randrange(6)}"
 
 
+def shapes_and_number(seed, n):
+    """Categories of which new ones come up for a long time, and a number."""
+    r = random.Random(seed)
+    for i in range(n):
+        pick = lambda: None if r.random() < 0.1 else f"v{r.randrange(2 + i // 8)}"
+        event = {"a": round(r.gauss(0, 5), 2), "shape": pick(), "colour": pick()}
+        yield event, r.choice(["apple", "pear", "plum", None])
+
+
+def without(key, events):
+    return [({k: v for k, v in event.items() if k != key}, label) for event, label in events]
+
+
 def pair(shape, colour, label):
     return {"shape": shape, "colour": colour}, label
 
@@ -225,6 +153,14 @@ CASES = [
         (-1, 0, "x"), (1, 0, "y"), (-2, 1, "x"), (2, 1, "y"), (-3, -1, "x"), (3, -1, "y"), (0, 0, None), (0, 5, None), (1e9, 0, None)])),
     ("gaussian-many-classes", "gaussian", numbers(clouds(6, 80, [f"class {i}" for i in range(12)]))),
     ("gaussian-large-offset", "gaussian", numbers(clouds(7, 40, ["x", "y"], centre=1e9))),
+    ("gaussian-onehot-random", "gaussian-onehot", list(shapes_and_number(14, 90))),
+    ("gaussian-onehot-many-values", "gaussian-onehot", list(shapes_and_number(15, 200))),
+    ("gaussian-drop-first-random", "gaussian-onehot-drop-first", list(shapes(16, 60))),
+    ("gaussian-drop-first-many-values", "gaussian-onehot-drop-first", without("a", shapes_and_number(17, 120))),
+    ("gaussian-drop-first-moves", "gaussian-onehot-drop-first", [
+        pair("z", "z", None), pair("b", "m", "apple"), pair("b", "m", None), pair("a", "m", None), pair("a", "a", None),
+        pair("b", "m", "pear"), pair("a", "k", "apple"), pair("a", "c", None), pair("c", "c", "pear"), pair("a", "m", None),
+        pair("z", "a", None), pair("z", None, "pear"), pair("a", "c", None), pair(None, None, "apple"), pair("new", "0", None)]),
     ("scaler-random", "scaler", numbers(clouds(8, 60, ["x", "y", "z"], spread=1000.0))),
     ("scaler-of-one", "scaler", numbers([(3, 4, None), (3, 4, "x"), (3, 4, None), (5, 1, None), (5, 1, "y"), (3, 4, None), (5, 1, None)])),
     ("scaler-constant", "scaler", numbers([
@@ -245,16 +181,13 @@ def main():
     if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
         os.environ["PYTHONHASHSEED"] = HASH_SEED
         os.execv(sys.executable, [sys.executable, *sys.argv])
-    for name, spec in [
-        ("penguins-gaussian-shuffled.jsonl", HERE.parent.parent / "penguins-gaussian.yaml"),
-        ("gaussian-raw-shuffled.jsonl", HERE / "gaussian-raw.yaml"),
-    ]:
-        trace = Trace(name)
-        trace.run(read_spec(spec)["pipeline"], penguins())
+    for name in ["penguins-gaussian", "gaussian-raw"]:
+        trace = Trace(f"{name}.jsonl")
+        trace.run(name, penguins())
         trace.save()
-    trace = Trace("river-edge.jsonl")
+    trace = Trace("edge.jsonl")
     for name, spec, events in CASES:
-        trace.run(read_spec(HERE / f"{spec}.yaml")["pipeline"], events, case=name, reset=True, spec=f"{spec}.yaml")
+        trace.run(spec, events, case=name, reset=True, spec=spec)
     trace.save()
 
 
