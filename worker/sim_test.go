@@ -47,6 +47,7 @@ var simKinds = []string{
 	"cut_log", "cut_boards", "cut_clients", "slow", "stale_end", "compact", "purge_above", "gap_refused", "unpurge",
 	"recreate", "roll_back", "rolled_back_named", "bad_event",
 	"snapshot_corrupt", "snapshot_truncated", "snapshot_missing", "snapshot_wrong", "snapshot_foreign", "snapshot_lying", "snapshot_future", "snapshot_torn",
+	"group", "group_unacked", "group_repeated", "group_refused",
 	"set_aside", "restored", "cold_start", "flip_once", "flip_always", "flip_always_same", "flip_again", "healed", "quarantined",
 }
 
@@ -228,7 +229,11 @@ func newSimRun(t *testing.T, seed uint64) *simRun {
 	s.log = bustest.NewLog(s.spec.Name, seed, s.genesis())
 	s.log.Remember([]time.Duration{2 * time.Minute, 2 * time.Second, 200 * time.Millisecond}[s.random.IntN(3)])
 	s.oracle = newSimOracle(s)
-	s.log.Watch(bustest.Watch{Stored: s.oracle.stored, BackAt: s.oracle.backAt, MadeAnew: s.oracle.madeAnew})
+	s.log.Watch(bustest.Watch{Stored: s.oracle.stored, BackAt: s.oracle.backAt, MadeAnew: s.oracle.madeAnew, Unacked: s.oracle.unacked, Refused: func(data []byte) {
+		if data[0] == '[' { // what clients send fits
+			s.count("group_refused", 1)
+		}
+	}})
 	s.heartbeats, s.checkpoints, s.blobs = bustest.NewBoard(fleet.HeartbeatTTL), bustest.NewBoard(0), bustest.NewBlobs()
 	s.public = bustest.NewWay(s.random.Uint64(), 16)
 	s.operator = s.log.By(bustest.NewWay(0, 0))
@@ -313,6 +318,14 @@ type simNode struct {
 	inc           string
 	state, digest [32]byte
 	labels        [simProbes]string // what it predicts
+	said          []simSaid         // of the message's events
+}
+
+// simSaid is what the fold said of an event that was learned.
+type simSaid struct {
+	event   string // its JSON
+	learned uint64
+	status  string
 }
 
 // ancestor is the state that a state came from, at a sequence.
@@ -347,9 +360,17 @@ type simOracle struct {
 	known    map[[32]byte]*simNode  // by log chain
 	receipts map[string][]*simNode  // of several histories there may be one
 	records  map[string][]simRecord // by key
-	named    []simNamed             // the learned ids of this history, in order
-	last     map[string]int         // by key: its last place in named
-	saves    []simSave              // states of this history
+	claims   map[simPlace]*simRequest
+	groups   map[string]int // how often a group is stored, by the id of its message
+	named    []simNamed     // the learned ids of this history, in order
+	last     map[string]int // by key: its last place in named
+	saves    []simSave      // states of this history
+}
+
+// simPlace is where an event is, in some history.
+type simPlace struct {
+	node  *simNode
+	index uint64
 }
 
 type simNamed struct {
@@ -366,6 +387,7 @@ const simProbes = 3
 
 func newSimOracle(s *simRun) *simOracle {
 	o := &simOracle{s: s, random: rand.New(rand.NewPCG(s.seed, 4)), known: map[[32]byte]*simNode{}, receipts: map[string][]*simNode{}, records: map[string][]simRecord{}}
+	o.claims, o.groups = map[simPlace]*simRequest{}, map[string]int{}
 	for i := range o.probes {
 		row, err := model.NewDecoder(s.spec).Attributes([]byte(s.row(i)))
 		if err != nil {
@@ -426,6 +448,14 @@ func (o *simOracle) fold(msg *bus.Message) {
 	for i, x := range outcomes {
 		o.judge(node, keys[i], x)
 	}
+	node.said = simSayings(msg.Data, outcomes)
+	if isGroup(msg.ID, msg.Data) {
+		if o.groups[msg.ID]++; o.groups[msg.ID] > 1 {
+			o.s.count("group_repeated", 1)
+		} else {
+			o.s.count("group", 1)
+		}
+	}
 	// A snapshot and its tail are the full replay, at every sequence.
 	if o.twin != nil {
 		o.twin.Apply(in)
@@ -446,6 +476,57 @@ func (o *simOracle) restore(state []byte) *model.Model {
 		panic(err)
 	}
 	return m
+}
+
+// isGroup reports whether a message is a group of teaches: the ids that clients
+// choose here have dashes, and those that a worker makes have none.
+func isGroup(id string, data []byte) bool {
+	return id != "" && !strings.Contains(id, "-") && len(data) > 0 && data[0] == '['
+}
+
+// simSayings are what the fold said of the events of a message.
+func simSayings(data []byte, outcomes []model.Outcome) []simSaid {
+	var events []json.RawMessage
+	if err := json.Unmarshal(data, &events); err != nil {
+		events = []json.RawMessage{data}
+	}
+	said := make([]simSaid, len(outcomes))
+	for i, x := range outcomes {
+		if x.Verdict == model.Learned && len(events) == len(outcomes) {
+			said[i] = simSaid{string(events[i]), x.Answer.Learned, simSentence(x.Answer)}
+		}
+	}
+	return said
+}
+
+// unacked counts the groups whose acknowledgement got lost.
+func (o *simOracle) unacked(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.groups[id] > 0 {
+		o.s.count("group_unacked", 1)
+	}
+}
+
+// claim holds an answer to a teach without any id against the event at its
+// place, which is no other's. The caller holds mu.
+func (o *simOracle) claim(r *simRequest, nodes []*simNode, e serve.TaughtEvent) (why string) {
+	for _, n := range nodes {
+		at := n.ancestor(e.Seq)
+		if at == nil || e.Index >= uint64(len(at.said)) {
+			continue
+		}
+		if said := at.said[e.Index]; said.event != string(r.data) || said.learned != e.Learned || said.status != e.Status {
+			continue
+		}
+		place := simPlace{at, e.Index}
+		if other := o.claims[place]; other != nil && other != r {
+			return "another teach was answered with the same event"
+		}
+		o.claims[place] = r
+		return ""
+	}
+	return "its state has not learned that event there"
 }
 
 // simKeys name the events of a message.
@@ -574,6 +655,7 @@ type simRequest struct {
 	batch   bool
 	minSeq  uint64
 	probe   int
+	pin     int  // not 0: requests with the same one go to the same worker, mostly
 	sure    bool // nothing of it gets lost
 
 	answered    atomic.Bool
@@ -731,6 +813,9 @@ func (s *simRun) ask(r *simRequest) (simAnswer, error) {
 		return simAnswer{}, errSimNobody
 	}
 	to := open[s.roll.IntN(len(open))]
+	if r.pin > 0 {
+		to = open[r.pin%len(open)]
+	}
 	twice := s.roll.IntN(24) == 0
 	also := open[s.roll.IntN(len(open))]
 	s.mu.Unlock()
@@ -1036,13 +1121,19 @@ func (p *simProcess) check(r *simRequest, body []byte, wrong bool) {
 	}
 	results := a.Results
 	if !r.batch {
-		results = []serve.TaughtEvent{{Seq: a.Seq, Learned: a.Learned, Status: a.Status}}
+		results = []serve.TaughtEvent{{Seq: a.Seq, Index: a.Index, Learned: a.Learned, Status: a.Status}}
 	}
 	if len(results) != len(r.keys) {
 		s.violate("lost", "%s answers %d events with %s", p.name, len(r.keys), body)
 		return
 	}
 	for i, e := range results {
+		if r.keys[i] == "" {
+			if why := o.claim(r, nodes, e); why != "" {
+				s.violate("lost", "%s acknowledges %s with %s: %s", p.name, r.data, body, why)
+			}
+			continue
+		}
 		right := slices.ContainsFunc(o.records[r.keys[i]], func(x simRecord) bool {
 			return x.node.seq == e.Seq && x.learned == e.Learned && x.status == e.Status &&
 				slices.ContainsFunc(nodes, func(n *simNode) bool { return n.ancestor(e.Seq) == x.node })
@@ -1112,6 +1203,7 @@ type simClient struct {
 	seen   uint64 // a sequence that it knows of
 	old    []simLesson
 	log    *bustest.Client
+	pin    int // see simRequest
 }
 
 type simLesson struct {
@@ -1125,8 +1217,10 @@ func (c *simClient) run() {
 	for !c.s.stopping.Load() && c.s.ctx.Err() == nil {
 		time.Sleep(time.Duration(20+c.random.IntN(600)) * time.Millisecond)
 		switch x := c.random.IntN(100); {
-		case x < 40:
+		case x < 30:
 			c.teach(c.lesson())
+		case x < 40:
+			c.burst()
 		case x < 50 && len(c.old) > 0:
 			c.teach(c.old[c.random.IntN(len(c.old))])
 		case x < 62:
@@ -1166,6 +1260,22 @@ func (c *simClient) lesson() simLesson {
 	return l
 }
 
+// burst has many teach at the same worker at once, most of them without a name.
+func (c *simClient) burst() {
+	var all sync.WaitGroup
+	pin := 1 + c.random.IntN(64)
+	for i := range 2 + c.random.IntN(12) {
+		l := c.lesson()
+		if !l.batch && c.random.IntN(8) > 0 {
+			c.old = c.old[:len(c.old)-1]
+			l.id, l.keys = "", simKeys("", []byte(l.data), 1)
+		}
+		one := &simClient{s: c.s, random: rand.New(rand.NewPCG(c.random.Uint64(), uint64(i))), seen: c.seen, pin: pin}
+		all.Go(func() { one.teach(l) })
+	}
+	all.Wait()
+}
+
 // minSeq sometimes asks for what the client knows of.
 func (c *simClient) minSeq(header map[string]string) uint64 {
 	if c.seen == 0 || c.random.IntN(2) == 0 {
@@ -1178,7 +1288,10 @@ func (c *simClient) minSeq(header map[string]string) uint64 {
 // teach asks until it is answered.
 func (c *simClient) teach(l simLesson) {
 	for attempt := 0; c.s.ctx.Err() == nil; attempt++ {
-		header := map[string]string{"Nats-Msg-Id": l.id}
+		header := map[string]string{}
+		if l.id != "" {
+			header["Nats-Msg-Id"] = l.id
+		}
 		if c.random.IntN(3) == 0 {
 			header["Lockstep-Timeout"] = "500ms"
 		}
@@ -1186,7 +1299,7 @@ func (c *simClient) teach(l simLesson) {
 		if attempt < 3 { // what it knows of may have been lost
 			minSeq = c.minSeq(header)
 		}
-		a, err := c.s.ask(&simRequest{verb: "teach", data: []byte(l.data), header: header, keys: l.keys, batch: l.batch, minSeq: minSeq})
+		a, err := c.s.ask(&simRequest{verb: "teach", data: []byte(l.data), header: header, keys: l.keys, batch: l.batch, minSeq: minSeq, pin: c.pin})
 		switch {
 		case err != nil:
 		case a.code == 0:
@@ -1198,7 +1311,9 @@ func (c *simClient) teach(l simLesson) {
 			if !a.wrong {
 				c.s.mu.Lock()
 				for _, key := range l.keys {
-					c.s.acked[key] = t.Seq
+					if key != "" { // the answer was held against its place
+						c.s.acked[key] = t.Seq
+					}
 				}
 				c.s.mu.Unlock()
 			}
@@ -1340,7 +1455,7 @@ func (s *simRun) actions() []func() {
 	}{
 		{4, s.doCrash}, {3, s.doRestart}, {3, s.doRevive}, {3, s.doCutLog}, {3, s.doCutBoards}, {3, s.doCutClients}, {3, s.doSlow}, {1, s.doStale},
 		{3, s.doMend}, {3, s.doCompact}, {1, s.doPurgeAbove}, {1, s.doRecreate}, {2, s.doRollBack},
-		{2, s.doSpoil}, {2, s.doForge}, {1, s.doTear}, {2, s.doFlip}, {6, s.checkpoint},
+		{2, s.doShrink}, {2, s.doSpoil}, {2, s.doForge}, {1, s.doTear}, {2, s.doFlip}, {6, s.checkpoint},
 	}
 	var out []func()
 	for _, a := range all {
@@ -1494,8 +1609,16 @@ func (s *simRun) doStale() {
 	}
 }
 
+// doShrink has the log take no more than the largest message that a client
+// sends, as if its settings had changed.
+func (s *simRun) doShrink() {
+	s.say("the log takes small messages only")
+	s.log.Largest(3*len(s.event(999, "ec0-1000-2")) + 32)
+}
+
 // doMend ends what cuts and slows.
 func (s *simRun) doMend() {
+	s.log.Largest(bus.MaxMessage)
 	for _, slot := range s.alive() {
 		s.mend(slot)
 	}

@@ -56,7 +56,7 @@ func (g *group) add(l *lesson) {
 		return
 	}
 	for next := g.next(); len(next) > 0; next = g.next() {
-		g.server.publish(g.ctx, newParcel(next...))
+		g.server.publish(newParcel(g.ctx, next...))
 	}
 }
 
@@ -107,6 +107,7 @@ func (l *lesson) stop() {
 
 // parcel is a message on its way to the log.
 type parcel struct {
+	ctx     context.Context // see group
 	id      string
 	data    []byte
 	guards  []bus.Guard
@@ -114,18 +115,20 @@ type parcel struct {
 	events  int
 	awaited *awaited     // what the fold makes of it
 	left    atomic.Int32 // lessons that are not answered
-	look    func() (look, error)
 }
 
 // newParcel makes the message of one lesson, or of a group. One that has no id
 // gets one, so that our own retry learns nothing twice.
-func newParcel(lessons ...*lesson) *parcel {
+func newParcel(ctx context.Context, lessons ...*lesson) *parcel {
 	l := lessons[0]
-	p := &parcel{id: l.id, data: l.data, guards: l.guards, lessons: lessons, events: len(l.events)}
+	p := &parcel{ctx: ctx, id: l.id, data: l.data, guards: l.guards, lessons: lessons, events: len(l.events)}
 	if !l.named {
 		p.id = bus.NewID()
 	}
-	if p.left.Store(int32(len(lessons))); len(lessons) > 1 {
+	p.left.Store(int32(len(lessons)))
+	if len(lessons) == 1 {
+		l.stop() // the message's patience is its own
+	} else {
 		p.data, p.events = []byte{'['}, len(lessons)
 		for _, l := range lessons {
 			p.data = append(append(p.data, l.data...), ',')

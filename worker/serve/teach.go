@@ -86,7 +86,7 @@ func (s *Server) learn(g *group, l *lesson) {
 		g.add(l)
 		return
 	default:
-		s.publish(g.ctx, newParcel(l))
+		s.publish(newParcel(g.ctx, l))
 		return
 	}
 	s.release(l)
@@ -171,27 +171,26 @@ func unknown(outcomes []model.Outcome) bool {
 
 // publish appends a parcel to the log, and parks its lessons until it is
 // applied.
-func (s *Server) publish(ctx context.Context, p *parcel) {
+func (s *Server) publish(p *parcel) {
 	p.awaited = s.outcomes.await(p.id)
-	if ctx.Err() != nil {
+	if p.ctx.Err() != nil {
 		for _, l := range p.lessons {
 			refusef(l.req, 503, "this worker leaves the group, and the event is not stored: try again")
 			s.done(p, l)
 		}
 		return
 	}
-	within, cancel := context.WithDeadline(ctx, p.deadline())
+	within, cancel := context.WithDeadline(p.ctx, p.deadline())
 	defer cancel()
 	ack, err := s.cfg.Log.Append(within, s.cfg.Spec.Name+"."+model.SubjectLearn, p.id, p.data, p.guards...)
 	var refused *bus.RefusedError
 	if len(p.lessons) > 1 && errors.As(err, &refused) {
 		s.outcomes.forget(p.id, p.awaited)
 		for _, l := range p.lessons {
-			go s.publish(ctx, newParcel(l))
+			go s.publish(newParcel(p.ctx, l))
 		}
 		return
 	}
-	p.look = sync.OnceValues(func() (look, error) { return s.look(ctx, ack.Seq) })
 	for _, l := range p.lessons {
 		if err != nil {
 			s.unstored(p, l, err)
@@ -216,19 +215,36 @@ func (s *Server) await(p *parcel, l *lesson, ack bus.Ack) {
 	applied := func(err error) {
 		switch {
 		case err != nil:
-			s.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored and will be learned, but %w", err))
-		case !s.finish(p, l, ack):
+			s.unapplied(p, l, ack, err)
+		case s.finish(p, l, ack):
+		case ack.Duplicate:
 			go func() { // the log is to be read, and this is the fold
 				defer s.done(p, l)
 				s.lookUp(p, l, ack)
 			}()
 			return
+		default: // its own message was stored, and this replica has met another there
+			s.unapplied(p, l, ack, errOtherLog)
 		}
 		s.done(p, l)
 	}
 	if err := s.parking.park(max(ack.Seq, l.want.minSeq), 0, time.Until(l.deadline), applied); err != nil {
 		applied(err)
 	}
+}
+
+// errOtherLog: the log is another than the one that this replica has folded.
+var errOtherLog = errors.New("this replica has not folded that log yet")
+
+// unapplied answers a lesson that is stored, and of which this replica cannot
+// say what became of it.
+func (s *Server) unapplied(p *parcel, l *lesson, ack bus.Ack, err error) {
+	code := 503
+	if errors.Is(err, errParkTimeout) {
+		code = 504
+	}
+	applied := s.replica.Applied()
+	refusef(l.req, code, "the event is stored at sequence %d, this replica is at %d: %v; %s", ack.Seq, applied, err, p.again())
 }
 
 // unstored answers a lesson that was not acknowledged.
@@ -276,36 +292,25 @@ func (s *Server) finish(p *parcel, l *lesson, ack bus.Ack) bool {
 	return true
 }
 
-// look is what the log holds where a lesson was acknowledged.
-type look struct {
-	data []byte // of the message there
-	same bool   // the log is the one that this replica has folded
-}
-
-func (s *Server) look(ctx context.Context, seq uint64) (look, error) {
-	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
-	defer cancel()
-	msg, err := s.cfg.Log.Message(ctx, seq)
-	if err != nil {
-		return look{}, err
-	}
-	same, err := s.replica.OnLog(ctx)
-	return look{msg.Data, same}, err
-}
-
-// lookUp answers a lesson that is acknowledged, and of which the fold
+// lookUp answers a lesson whose id was in the log before, and of which the fold
 // remembers nothing, or not all: its id may have been used by another
 // message, which the ids know under other keys; its first event may have been
 // rejected, or forgotten; or the log may be another than the one that this
 // replica has folded.
 func (s *Server) lookUp(p *parcel, l *lesson, ack bus.Ack) {
-	there, err := p.look()
+	ctx, cancel := context.WithTimeout(p.ctx, defaultTimeout)
+	defer cancel()
+	first, err := s.cfg.Log.Message(ctx, ack.Seq)
+	same := false
+	if err == nil {
+		same, err = s.replica.OnLog(ctx)
+	}
 	switch {
 	case err != nil:
-		s.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored, and what became of it is not known yet: %w; %s", err, p.again()))
-	case !there.same || !ack.Duplicate:
-		s.waitFailed(l.req, ack.Seq, fmt.Errorf("the event is stored in a log that this replica has not folded yet: %s", p.again()))
-	case !bytes.Equal(there.data, p.data) && s.remembers(p.id, there.data):
+		s.unapplied(p, l, ack, fmt.Errorf("what became of it is not known yet: %w", err))
+	case !same:
+		s.unapplied(p, l, ack, errOtherLog)
+	case !bytes.Equal(first.Data, p.data) && s.remembers(p.id, first.Data):
 		refusef(l.req, 409, idTaken)
 	default:
 		s.answer(l, ack.Seq, s.recall(l))
