@@ -159,7 +159,8 @@ func (l *life) step(event any, applied uint64) []effect {
 
 // fit reports whether the replica is fit to answer, and does not yet.
 func (l *life) fit() bool {
-	return l.state == fleet.Replaying && l.confirmed && l.doubt == noDoubt && l.applied >= l.target
+	going := !l.over && l.err == nil
+	return going && l.state == fleet.Replaying && l.confirmed && l.doubt == noDoubt && l.applied >= l.target
 }
 
 func (l *life) handle(event any) []effect {
