@@ -68,10 +68,10 @@ func TestAFlippedBitIsHealed(t *testing.T) {
 			if err := f.nc.Flush(); err != nil {
 				t.Fatal(err)
 			}
-			f.settled(1+others, func(s Status) bool { return s.State == "ready" })
+			f.settled(1+others, func(s fleet.Status) bool { return s.State == "ready" })
 			f.teach(10)
 			at := f.checkpoint(false)
-			all := f.settled(1+others, func(s Status) bool {
+			all := f.settled(1+others, func(s fleet.Status) bool {
 				return s.Seq == at && s.State == "ready" && (s.Replica != "bad" || s.Healings == 1)
 			})
 			for _, s := range all[1:] {
@@ -90,7 +90,7 @@ func TestAFlippedBitIsHealed(t *testing.T) {
 			}
 			// What is learned afterwards, all learn.
 			at = f.teach(3)
-			all = f.settled(1+others, func(s Status) bool { return s.Seq == at && s.State == "ready" })
+			all = f.settled(1+others, func(s fleet.Status) bool { return s.Seq == at && s.State == "ready" })
 			for _, s := range all[1:] {
 				if s.Digest != all[0].Digest {
 					t.Errorf("%+v", s)
@@ -105,16 +105,16 @@ func TestAFlippedBitIsHealed(t *testing.T) {
 func TestAReplicaAloneProvesItsSnapshot(t *testing.T) {
 	f := newFleet(t)
 	f.startTampered("bad", model.DefaultSpec(), flipAt(8))
-	f.settled(1, func(s Status) bool { return s.State == "ready" })
+	f.settled(1, func(s fleet.Status) bool { return s.State == "ready" })
 	f.teach(10)
 	f.checkpoint(true)
-	f.settled(1, func(s Status) bool { return s.State == "ready" && s.Healings == 1 })
+	f.settled(1, func(s fleet.Status) bool { return s.State == "ready" && s.Healings == 1 })
 	second := f.checkpoint(true)
 	if all := f.snapshots(second); len(all) != 1 {
 		t.Errorf("what was wrong was kept: %+v", all)
 	}
 	f.start("good", model.DefaultSpec())
-	for _, s := range f.settled(2, func(s Status) bool { return s.State == "ready" && s.Seq == second }) {
+	for _, s := range f.settled(2, func(s fleet.Status) bool { return s.State == "ready" && s.Seq == second }) {
 		if s.Replica == "good" && s.Restored != second {
 			t.Errorf("it was restored from %d", s.Restored)
 		}
@@ -169,12 +169,12 @@ func TestAFailingMachineIsQuarantined(t *testing.T) {
 					f.start(fmt.Sprint("good", i), model.DefaultSpec())
 				}
 				f.startTampered(name, model.DefaultSpec(), tamper())
-				f.settled(1+others, func(s Status) bool { return s.State == "ready" })
+				f.settled(1+others, func(s fleet.Status) bool { return s.State == "ready" })
 				for healings := int64(1); ; healings++ {
 					f.teach(10)
 					f.checkpoint(false)
 					over := false
-					f.settled(1+others, func(s Status) bool {
+					f.settled(1+others, func(s fleet.Status) bool {
 						if s.Replica != name {
 							return s.State == "ready"
 						}
@@ -192,7 +192,7 @@ func TestAFailingMachineIsQuarantined(t *testing.T) {
 						t.Fatalf("the others do not serve: %v %v", got, err)
 					}
 				}
-				for _, s := range f.settled(1+others, func(s Status) bool { return s.Seq == at }) {
+				for _, s := range f.settled(1+others, func(s fleet.Status) bool { return s.Seq == at }) {
 					if s.Replica == name && (s.State != "quarantined" || !strings.Contains(s.Advisory, "quarantined")) || s.Replica != name && s.Healings > 0 {
 						t.Errorf("%+v", s)
 					}
@@ -206,7 +206,7 @@ func TestAFailingMachineIsQuarantined(t *testing.T) {
 // and returns all.
 func (f *testFleet) snapshots(at uint64) []fleet.Snapshot {
 	f.t.Helper()
-	boards, err := BindBoards(f.t.Context(), f.nc, "penguins")
+	boards, err := fleet.BindBuckets(f.t.Context(), f.nc, "penguins")
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestSnapshots(t *testing.T) {
 		}
 	}
 	check("whole", second)
-	boards, err := BindBoards(t.Context(), f.nc, "penguins")
+	boards, err := fleet.BindBuckets(t.Context(), f.nc, "penguins")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ func TestASnapshotCoversAHole(t *testing.T) {
 	_ = stream
 	purge(at)
 	b := f.start("b", model.DefaultSpec())
-	all := f.settled(2, func(s Status) bool { return s.Seq == last })
+	all := f.settled(2, func(s fleet.Status) bool { return s.Seq == last })
 	if all[0].Digest != all[1].Digest {
 		t.Errorf("%+v", all)
 	}
@@ -360,7 +360,7 @@ func TestASnapshotOfALostHistory(t *testing.T) {
 	first := f.checkpoint(true)
 	f.snapshots(first)
 	// A stale copy of the snapshot's history: as if the log had been another.
-	boards, err := BindBoards(t.Context(), f.nc, "penguins")
+	boards, err := fleet.BindBuckets(t.Context(), f.nc, "penguins")
 	if err != nil {
 		t.Fatal(err)
 	}

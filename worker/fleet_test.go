@@ -13,11 +13,11 @@ import (
 // leaves the group, and comes back when it has caught up, or that one is gone.
 func TestTooFarBehind(t *testing.T) {
 	f := newFleet(t, "a")
-	boards, err := BindBoards(t.Context(), f.nc, "penguins")
+	boards, err := fleet.BindBuckets(t.Context(), f.nc, "penguins")
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := f.settled(1, func(s Status) bool { return s.State == "ready" })[0]
+	own := f.settled(1, func(s fleet.Status) bool { return s.State == "ready" })[0]
 	far := fleet.Heartbeat{Replica: "far", Seq: own.Seq + fleet.MaxBehind + 1, Votes: true, Identity: own.Identity}
 	beat := func() {
 		if err := fleet.PutHeartbeat(t.Context(), boards.Heartbeats, far); err != nil {
@@ -25,23 +25,23 @@ func TestTooFarBehind(t *testing.T) {
 		}
 	}
 	beat()
-	f.settled(1, func(s Status) bool { beat(); return s.State == "replaying" })
+	f.settled(1, func(s fleet.Status) bool { beat(); return s.State == "replaying" })
 	if err := fleet.RemoveHeartbeat(t.Context(), boards.Heartbeats, "far"); err != nil {
 		t.Fatal(err)
 	}
-	f.settled(1, func(s Status) bool { return s.State == "ready" })
+	f.settled(1, func(s fleet.Status) bool { return s.State == "ready" })
 	// One of another log says nothing.
 	far.Incarnation = "another"
 	beat()
 	for range 12 {
-		f.settled(1, func(s Status) bool { beat(); return s.State == "ready" })
+		f.settled(1, func(s fleet.Status) bool { beat(); return s.State == "ready" })
 	}
 }
 
 // TestTheSameNameTwice is noticed, and said.
 func TestTheSameNameTwice(t *testing.T) {
 	f := newFleet(t, "a", "a")
-	f.settled(2, func(s Status) bool { return strings.Contains(s.Advisory, "has the name a too") })
+	f.settled(2, func(s fleet.Status) bool { return strings.Contains(s.Advisory, "has the name a too") })
 }
 
 // TestALogRolledBackAndContinued: the server comes back with an older copy of
@@ -71,7 +71,7 @@ func TestALogRolledBackAndContinued(t *testing.T) {
 	f.settled(3, at(8))
 	restart(func() { f.store = older })
 	last := f.teach(6)
-	all := f.settled(3, func(s Status) bool { return s.Seq >= last && s.State == "ready" })
+	all := f.settled(3, func(s fleet.Status) bool { return s.Seq >= last && s.State == "ready" })
 	for _, s := range all {
 		if s.Learned != 10 || s.Seq == all[0].Seq && s.Digest != all[0].Digest || !strings.Contains(s.Advisory, "rolled back") || !strings.Contains(s.Advisory, "from sequence 6 on") {
 			t.Errorf("%+v", s)
@@ -84,7 +84,7 @@ func TestALogRolledBackAndContinued(t *testing.T) {
 		}
 	}
 	f.start("d", model.DefaultSpec())
-	for _, s := range f.settled(4, func(s Status) bool { return s.Seq >= last }) {
+	for _, s := range f.settled(4, func(s fleet.Status) bool { return s.Seq >= last }) {
 		if s.Learned != 10 {
 			t.Errorf("%+v", s)
 		}

@@ -218,7 +218,7 @@ func TestADeletedLogShows(t *testing.T) {
 	if err := f.js.DeleteStream(t.Context(), "PENGUINS"); err != nil {
 		t.Fatal(err)
 	}
-	f.settled(1, func(s Status) bool { return strings.Contains(s.Advisory, "the log cannot be read") })
+	f.settled(1, func(s fleet.Status) bool { return strings.Contains(s.Advisory, "the log cannot be read") })
 	f.refused(504, "teach", gentoo, []string{"Lockstep-Timeout", "100ms"}, "was not acknowledged")
 	if got, err := f.ask("predict", row); err != nil || got["seq"] != 1.0 {
 		t.Errorf("predict: %v %v", got, err)

@@ -19,6 +19,7 @@ import (
 	"lockstep/bus/broker"
 	"lockstep/model"
 	"lockstep/worker/fleet"
+	"lockstep/worker/replica"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -214,7 +215,7 @@ func (f *testFleet) settled(n int, ok func(fleet.Status) bool) []fleet.Status {
 	}
 }
 
-func at(seq uint64) func(fleet.Status) bool { return func(s Status) bool { return s.Seq == seq } }
+func at(seq uint64) func(fleet.Status) bool { return func(s fleet.Status) bool { return s.Seq == seq } }
 
 const (
 	row    = `{"island":"Biscoe","bill_length_mm":46.1,"bill_depth_mm":13.2,"flipper_length_mm":211,"body_mass_g":4500,"sex":"female"}`
@@ -331,7 +332,7 @@ func TestMinSeq(t *testing.T) {
 		}
 		answered <- got
 	}()
-	f.settled(1, func(s Status) bool { return s.Parked == 1 })
+	f.settled(1, func(s fleet.Status) bool { return s.Parked == 1 })
 	f.publish(gentoo)
 	if got := <-answered; got["species"] != "Gentoo" || got["seq"] != 2.0 {
 		t.Errorf("answered %v", got)
@@ -379,7 +380,7 @@ func TestPredictedCountsForTheFleet(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.settled(3, func(s Status) bool { return s.Predicted == n })
+	f.settled(3, func(s fleet.Status) bool { return s.Predicted == n })
 }
 
 func TestAnotherContractIsRefused(t *testing.T) {
@@ -390,7 +391,7 @@ func TestAnotherContractIsRefused(t *testing.T) {
 	select {
 	case err := <-r.err:
 		own, theirs := s.Contract(), model.DefaultSpec().Contract()
-		if !errors.Is(err, ErrContract) || !strings.Contains(err.Error(), fmt.Sprintf("%x", own[:8])) || !strings.Contains(err.Error(), fmt.Sprintf("%x", theirs[:8])) {
+		if !errors.Is(err, replica.ErrContract) || !strings.Contains(err.Error(), fmt.Sprintf("%x", own[:8])) || !strings.Contains(err.Error(), fmt.Sprintf("%x", theirs[:8])) {
 			t.Errorf("it ended with %v", err)
 		}
 	case <-time.After(patience):
@@ -442,7 +443,7 @@ func TestALogMadeAnewIsFoldedAnew(t *testing.T) {
 		f.publish(adelie)
 	}
 	f.start("b", model.DefaultSpec())
-	all := f.settled(2, func(s Status) bool { return s.Seq >= 6 && s.State == "ready" })
+	all := f.settled(2, func(s fleet.Status) bool { return s.Seq >= 6 && s.State == "ready" })
 	if all[0].Incarnation != all[1].Incarnation || all[0].Learned != 5 || all[1].Learned != 5 || all[0].Digest != all[1].Digest && all[0].Seq == all[1].Seq {
 		t.Errorf("%+v", all)
 	}
@@ -526,5 +527,5 @@ func TestALogKeepsItsSpecsNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.start("b", s)
-	f.settled(1, func(s Status) bool { return s.Learned == 1 })
+	f.settled(1, func(s fleet.Status) bool { return s.Learned == 1 })
 }

@@ -23,6 +23,7 @@ import (
 	"lockstep/cmd/lockstep/internal/terminal"
 	"lockstep/model"
 	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 type benchOptions struct {
@@ -268,8 +269,8 @@ func (b *bench) workers(url string, n int, spec *model.Spec) error {
 		config := worker.JoinConfig{
 			Connect: bus.ConnectConfig{Server: url}, Name: fmt.Sprintf("bench-%d", i), Version: programVersion(), Spec: spec,
 			Logger: slog.New(slog.DiscardHandler),
-			OnState: func(s worker.State) {
-				if s == worker.Ready {
+			OnState: func(s fleet.State) {
+				if s == fleet.Ready {
 					ready <- struct{}{}
 				}
 			},

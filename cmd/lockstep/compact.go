@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 type compactOptions struct {
@@ -56,7 +56,7 @@ func (o *compactOptions) run(cmd *cobra.Command, h *history) error {
 		return err
 	}
 	all = slices.DeleteFunc(all, func(s snapshotLine) bool { return s.Aside != "" || s.Base })
-	var second, newest *worker.Snapshot
+	var second, newest *fleet.Snapshot
 	if len(all) > 0 {
 		second = &all[len(all)-1].Snapshot
 	} else if second, err = h.request(ctx, o.timeout); err != nil {
@@ -73,7 +73,7 @@ func (o *compactOptions) run(cmd *cobra.Command, h *history) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range []*worker.Snapshot{second, newest} {
+	for _, s := range []*fleet.Snapshot{second, newest} {
 		folded, err := h.foldTo(cmd, m, s.Seq, !o.json, nil)
 		if err != nil {
 			return fmt.Errorf("the log cannot be folded: %w; nothing was cut", err)
@@ -81,18 +81,18 @@ func (o *compactOptions) run(cmd *cobra.Command, h *history) error {
 		if !folded.Comparable(s.Attestation) || !folded.Same(s.Attestation) {
 			return fmt.Errorf("the log gives another state at sequence %d than the snapshot's: digest %.12s, and not %.12s; nothing was cut; see lockstep verify", s.Seq, folded.Digest, s.Digest)
 		}
-		if _, err := worker.LoadSnapshot(ctx, h.Snapshots, h.spec, *s); err != nil {
+		if _, err := fleet.LoadSnapshot(ctx, h.Snapshots, h.spec, *s); err != nil {
 			return fmt.Errorf("the snapshot of %d cannot be read back: %w; nothing was cut", s.Seq, err)
 		}
 	}
-	if err := worker.Pin(ctx, h.Checkpoints, *second, h.genesis); err != nil {
+	if err := fleet.Pin(ctx, h.Checkpoints, *second, h.genesis); err != nil {
 		return &exitError{exitUnreachable, fmt.Errorf("the base could not be pinned: %w; nothing was cut", err)}
 	}
 	if err := h.log.Cut(ctx, second.Seq); err != nil {
 		return &exitError{exitUnreachable, fmt.Errorf("the log could not be cut: %w", err)}
 	}
 	if old := h.base; old != nil && old.Object != second.Object {
-		if err := worker.RemoveSnapshot(ctx, h.Checkpoints, h.Snapshots, *old); err != nil {
+		if err := fleet.RemoveSnapshot(ctx, h.Checkpoints, h.Snapshots, *old); err != nil {
 			return &exitError{exitUnreachable, fmt.Errorf("the log is cut, and the previous base could not be removed: %w", err)}
 		}
 	}
@@ -105,12 +105,12 @@ func (o *compactOptions) run(cmd *cobra.Command, h *history) error {
 }
 
 // agreed wants all live replicas to attest the newest snapshot's state.
-func (o *compactOptions) agreed(cmd *cobra.Command, h *history, newest *worker.Snapshot) error {
-	fleet, votes, err := h.attested(cmd.Context(), newest.Seq, o.timeout)
+func (o *compactOptions) agreed(cmd *cobra.Command, h *history, newest *fleet.Snapshot) error {
+	replicas, votes, err := h.attested(cmd.Context(), newest.Seq, o.timeout)
 	if err != nil {
 		return err
 	}
-	result := compareFleet(newest.Attestation, fleet, votes)
+	result := compareFleet(newest.Attestation, replicas, votes)
 	var bad []string
 	for _, r := range result.Replicas {
 		if !r.Same {
@@ -122,7 +122,7 @@ func (o *compactOptions) agreed(cmd *cobra.Command, h *history, newest *worker.S
 		return nil
 	case len(bad) > 0:
 		return fmt.Errorf("not all live replicas agree, so nothing was cut: %s; see lockstep verify", strings.Join(bad, "; "))
-	case len(fleet) < 2:
+	case len(replicas) < 2:
 		return errors.New("a single replica is live, and nobody bears it out, so nothing was cut: start a second one, or use --force")
 	}
 	return nil

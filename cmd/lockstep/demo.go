@@ -25,6 +25,7 @@ import (
 	"lockstep/cmd/lockstep/internal/rows"
 	"lockstep/model"
 	"lockstep/worker"
+	"lockstep/worker/fleet"
 	"lockstep/worker/web"
 )
 
@@ -218,19 +219,19 @@ func (d *demo) run(cmd *cobra.Command, url string) (err error) {
 
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
-	fleet, err := d.startWorkers(ctx, cmd.ErrOrStderr())
+	started, err := d.startWorkers(ctx, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
-	err = d.show(cmd, fleet)
+	err = d.show(cmd, started)
 	stop()
-	return errors.Join(err, fleet.wait())
+	return errors.Join(err, started.wait())
 }
 
 // show is what there is to see of a running fleet.
-func (d *demo) show(cmd *cobra.Command, fleet *fleet) error {
+func (d *demo) show(cmd *cobra.Command, started *demoFleet) error {
 	taught, err := d.teach(cmd)
-	var statuses []worker.Status
+	var statuses []fleet.Status
 	if err == nil {
 		statuses, err = d.settle(cmd.Context())
 	}
@@ -257,18 +258,18 @@ func (d *demo) show(cmd *cobra.Command, fleet *fleet) error {
 	case <-cmd.Context().Done():
 		fmt.Fprintln(d.out, "\nStopping: the workers answer what they have accepted.")
 		return nil
-	case err := <-fleet.failed:
+	case err := <-started.failed:
 		return err
 	}
 }
 
-// fleet is the demo's workers.
-type fleet struct {
+// demoFleet is the demo's workers.
+type demoFleet struct {
 	running sync.WaitGroup
 	failed  chan error
 }
 
-func (f *fleet) wait() error {
+func (f *demoFleet) wait() error {
 	f.running.Wait()
 	select {
 	case err := <-f.failed:
@@ -279,16 +280,16 @@ func (f *fleet) wait() error {
 }
 
 // startWorkers starts the workers and returns once all are ready.
-func (d *demo) startWorkers(ctx context.Context, errOut io.Writer) (*fleet, error) {
-	f := &fleet{failed: make(chan error, d.options.workers)}
+func (d *demo) startWorkers(ctx context.Context, errOut io.Writer) (*demoFleet, error) {
+	f := &demoFleet{failed: make(chan error, d.options.workers)}
 	ready := make(chan struct{}, d.options.workers)
 	for i := range d.options.workers {
 		var once sync.Once
 		config := worker.JoinConfig{
 			Connect: bus.ConnectConfig{Server: d.url, Bare: true}, Name: fmt.Sprintf("demo-%d", i+1), Version: programVersion(), Spec: d.spec,
 			Logger: demoLogger(errOut),
-			OnState: func(s worker.State) {
-				if s == worker.Ready {
+			OnState: func(s fleet.State) {
+				if s == fleet.Ready {
 					once.Do(func() { ready <- struct{}{} })
 				}
 			},
@@ -389,7 +390,7 @@ func (d *demo) lesson(ctx context.Context, index int, event []byte) (right, agai
 
 // settle waits until all workers have applied the same sequence, and have
 // heard of each other's predictions.
-func (d *demo) settle(ctx context.Context) ([]worker.Status, error) {
+func (d *demo) settle(ctx context.Context) ([]fleet.Status, error) {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		statuses, err := fleetStatus(ctx, d.conn, d.spec.Name, 250*time.Millisecond)
@@ -415,7 +416,7 @@ type demoResult struct {
 	complete  bool
 }
 
-func (d *demo) result(statuses []worker.Status, taught int) demoResult {
+func (d *demo) result(statuses []fleet.Status, taught int) demoResult {
 	r := demoResult{Identical: len(statuses) == d.options.workers}
 	for i, s := range statuses {
 		r.Digests = append(r.Digests, s.Digest)
@@ -438,7 +439,7 @@ func (r demoResult) verdict() error {
 	return nil
 }
 
-func (d *demo) print(statuses []worker.Status, r demoResult) {
+func (d *demo) print(statuses []fleet.Status, r demoResult) {
 	fmt.Fprintln(d.out)
 	printFleet(d.out, statuses)
 	if r.Identical {

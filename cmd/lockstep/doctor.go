@@ -12,7 +12,7 @@ import (
 	"lockstep/bus"
 	"lockstep/cmd/lockstep/internal/printable"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 type doctorOptions struct {
@@ -70,8 +70,8 @@ func (o *doctorOptions) run(cmd *cobra.Command) error {
 	nc, err := o.connect(ctx, "doctor")
 	if err == nil {
 		defer nc.Close()
-		f = bus.Examine(ctx, nc, worker.Stores(o.model, 0, nil))
-		f = append(f, worker.Examine(ctx, nc, o.model, own, o.timeout)...)
+		f = bus.Examine(ctx, nc, fleet.Stores(o.model, 0, nil))
+		f = append(f, fleet.Examine(ctx, nc, o.model, own, o.timeout)...)
 	} else {
 		f.Add(bus.Fail, "server", "start the server, or say where it is and who you are: --server, --context, --creds, --tlscert", "%v", err)
 	}

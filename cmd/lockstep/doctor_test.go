@@ -21,7 +21,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 // diagnose runs doctor, and returns what it says and its exit code.
@@ -51,9 +51,9 @@ type patient struct {
 	args []string // instead of the url
 }
 
-func (p *patient) boards(t *testing.T) worker.Boards {
+func (p *patient) boards(t *testing.T) fleet.Buckets {
 	t.Helper()
-	b, err := worker.BindBoards(t.Context(), p.conn(t), "penguins")
+	b, err := fleet.BindBuckets(t.Context(), p.conn(t), "penguins")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,14 +230,14 @@ var faults = []fault{
 	{"two states", workers(status{"seq": 9}, status{"seq": 9, "digest": "other"}),
 		bus.Finding{Check: "agreement", Level: bus.Fail, Text: "differ at sequence 9", Mend: "lockstep verify"}, 1},
 	{"attestations differ", func(t *testing.T, p *patient) {
-		p.put(t, worker.AttestKey(5)+".blue", worker.Attestation{Replica: "blue", Seq: 5, Identity: someIdentity, Digest: "a"})
-		p.put(t, worker.AttestKey(5)+".red", worker.Attestation{Replica: "red", Seq: 5, Identity: someIdentity, Digest: "b"})
+		p.put(t, fleet.AttestKey(5)+".blue", fleet.Attestation{Replica: "blue", Seq: 5, Identity: someIdentity, Digest: "a"})
+		p.put(t, fleet.AttestKey(5)+".red", fleet.Attestation{Replica: "red", Seq: 5, Identity: someIdentity, Digest: "b"})
 	}, bus.Finding{Check: "checkpoints", Level: bus.Fail, Text: "attested different states at sequence 5", Mend: "lockstep verify"}, 1},
 	{"a snapshot was set aside", func(t *testing.T, p *patient) {
-		p.put(t, "aside.x", worker.Aside{Object: "x", Seq: 3, Replica: "blue", Reason: "damaged"})
+		p.put(t, "aside.x", fleet.RejectedSnapshot{Object: "x", Seq: 3, Replica: "blue", Reason: "damaged"})
 	}, bus.Finding{Check: "snapshots", Level: bus.Warn, Text: "set aside by blue: damaged", Mend: "snapshot ls"}, 1},
 	{"a snapshot is damaged", func(t *testing.T, p *patient) {
-		p.put(t, worker.SnapshotKey(3), worker.Snapshot{Object: "gone", Attestation: worker.Attestation{Seq: 3, Identity: someIdentity}})
+		p.put(t, fleet.SnapshotKey(3), fleet.Snapshot{Object: "gone", Attestation: fleet.Attestation{Seq: 3, Identity: someIdentity}})
 	}, bus.Finding{Check: "snapshots", Level: bus.Fail, Text: "the newest snapshot, of 3, cannot be used", Mend: "snapshot put"}, 1},
 
 	{"not synced", monitors(forged(goodVars, `{"config":{"store_dir":"/a"}}`, 200)),
@@ -395,4 +395,4 @@ func TestDoctorFindsNothing(t *testing.T) {
 }
 
 // someIdentity is what forged records are of.
-var someIdentity = worker.Identity{Incarnation: "i", Contract: "c", Encoding: model.Encoding}
+var someIdentity = fleet.Identity{Incarnation: "i", Contract: "c", Encoding: model.Encoding}

@@ -22,7 +22,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/replica"
 )
 
 // figures are what bench measures.
@@ -344,7 +344,7 @@ func replays(batch int) func(*bench, int) (float64, float64, error) {
 				return 0, err
 			}
 			began := time.Now()
-			_, err = worker.FoldTo(b.ctx, log, m, last)
+			_, err = replica.FoldTo(b.ctx, log, m, last)
 			if err == nil && m.Learned() != uint64((b.events+batch-1)/batch*batch) {
 				err = fmt.Errorf("%d events were learned", m.Learned())
 			}
@@ -464,7 +464,7 @@ func applied(b *bench, round int) (float64, float64, error) {
 				return err
 			}
 			b.background(func(ctx context.Context) {
-				_, _ = worker.FoldTo(ctx, own, m, 1<<62, func(m *model.Model) { deliver() })
+				_, _ = replica.FoldTo(ctx, own, m, 1<<62, func(m *model.Model) { deliver() })
 			})
 			return nil
 		})
@@ -616,7 +616,7 @@ func catchUp(b *bench, round int) (float64, float64, error) {
 		if err != nil {
 			return err
 		}
-		b.background(func(ctx context.Context) { _, _ = worker.FoldTo(ctx, own, m, uint64(events)); done() })
+		b.background(func(ctx context.Context) { _, _ = replica.FoldTo(ctx, own, m, uint64(events)); done() })
 		return nil
 	})
 	floor := ack(func(url string, _ *bus.Log, done func()) error {

@@ -14,7 +14,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/bus/broker"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 // server starts a nats-server for a test.
@@ -59,32 +59,32 @@ func startWorkers(t *testing.T, url string, names ...string) []*process {
 
 // awaitFleet waits until n workers are at a sequence and agree on what the
 // fleet predicted.
-func awaitFleet(t *testing.T, nc *bus.Conn, n int, seq uint64, predicted int64) []worker.Status {
+func awaitFleet(t *testing.T, nc *bus.Conn, n int, seq uint64, predicted int64) []fleet.Status {
 	t.Helper()
-	return await(t, nc, n, predicted, fmt.Sprint("at ", seq), func(s *worker.Status) bool { return s.Seq == seq })
+	return await(t, nc, n, predicted, fmt.Sprint("at ", seq), func(s *fleet.Status) bool { return s.Seq == seq })
 }
 
 // awaitLearned waits until n workers have learned as many events, in however
 // many messages, and agree on what the fleet predicted.
-func awaitLearned(t *testing.T, nc *bus.Conn, n int, learned uint64, predicted int64) []worker.Status {
+func awaitLearned(t *testing.T, nc *bus.Conn, n int, learned uint64, predicted int64) []fleet.Status {
 	t.Helper()
-	return await(t, nc, n, predicted, fmt.Sprint("with ", learned, " learned"), func(s *worker.Status) bool { return s.Learned == learned })
+	return await(t, nc, n, predicted, fmt.Sprint("with ", learned, " learned"), func(s *fleet.Status) bool { return s.Learned == learned })
 }
 
-func await(t *testing.T, nc *bus.Conn, n int, predicted int64, what string, is func(*worker.Status) bool) []worker.Status {
+func await(t *testing.T, nc *bus.Conn, n int, predicted int64, what string, is func(*fleet.Status) bool) []fleet.Status {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		fleet, err := fleetStatus(t.Context(), nc, "penguins", 200*time.Millisecond)
-		done := err == nil && len(fleet) == n
-		for i := range fleet {
-			done = done && is(&fleet[i]) && fleet[i].Predicted == predicted
+		replicas, err := fleetStatus(t.Context(), nc, "penguins", 200*time.Millisecond)
+		done := err == nil && len(replicas) == n
+		for i := range replicas {
+			done = done && is(&replicas[i]) && replicas[i].Predicted == predicted
 		}
 		if done {
-			return fleet
+			return replicas
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the fleet is not %d workers %s and %d predicted: %v %+v", n, what, predicted, err, fleet)
+			t.Fatalf("the fleet is not %d workers %s and %d predicted: %v %+v", n, what, predicted, err, replicas)
 		}
 	}
 }
@@ -116,10 +116,10 @@ func TestConcurrentTeaching(t *testing.T) {
 		t.Error(err)
 	}
 	began := time.Now()
-	fleet := awaitLearned(t, connectTo(t, url), workers, teaches, teaches)
+	replicas := awaitLearned(t, connectTo(t, url), workers, teaches, teaches)
 	t.Logf("%d workers agree on %d learned and %d predicted, %s after the last answer", workers, teaches, teaches, time.Since(began).Round(time.Millisecond))
-	for _, s := range fleet {
-		if s.Learned != teaches || s.Digest != fleet[0].Digest || s.Rejected+s.Duplicates != 0 {
+	for _, s := range replicas {
+		if s.Learned != teaches || s.Digest != replicas[0].Digest || s.Rejected+s.Duplicates != 0 {
 			t.Errorf("%s learned %d, rejected %d, repeated %d, digest %s", s.Replica, s.Learned, s.Rejected, s.Duplicates, s.Digest)
 		}
 	}

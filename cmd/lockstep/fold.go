@@ -9,16 +9,17 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
+	"lockstep/worker/replica"
 )
 
 // history is a model's log, and what its fleet keeps of it.
 type history struct {
-	worker.Boards // empty where no worker has made them
+	fleet.Buckets // empty where no worker has made them
 	name          string
 	log           *bus.Log
 	spec          *model.Spec
-	base          *worker.Snapshot // that the log begins with, nil if it is whole
+	base          *fleet.Snapshot // that the log begins with, nil if it is whole
 	genesis       []byte
 	first, last   uint64
 }
@@ -30,12 +31,12 @@ func openHistory(ctx context.Context, nc *bus.Conn, name string) (*history, erro
 	if h.log, err = bus.BindLog(ctx, nc, bus.LogConfig{Model: name}); err != nil {
 		return nil, &exitError{exitUnreachable, err}
 	}
-	h.Boards, err = worker.BindBoards(ctx, nc, name)
+	h.Buckets, err = fleet.BindBuckets(ctx, nc, name)
 	if errors.Is(err, bus.ErrNoBoard) {
-		h.Boards = worker.Boards{}
+		h.Buckets = fleet.Buckets{}
 	} else if err != nil {
 		return nil, &exitError{exitUnreachable, err}
-	} else if h.base, err = worker.Base(ctx, h.Checkpoints); err != nil {
+	} else if h.base, err = fleet.Base(ctx, h.Checkpoints); err != nil {
 		return nil, &exitError{exitUnreachable, err}
 	}
 	if h.first, h.last, err = h.log.End(ctx); err != nil {
@@ -67,7 +68,7 @@ func (h *history) start(ctx context.Context) (*model.Model, error) {
 	if h.base == nil {
 		return nil, fmt.Errorf("the log begins at %d, and no snapshot is pinned as what it begins with: it was not cut by lockstep compact", h.first)
 	}
-	m, err := worker.LoadSnapshot(ctx, h.Snapshots, h.spec, *h.base)
+	m, err := fleet.LoadSnapshot(ctx, h.Snapshots, h.spec, *h.base)
 	if err != nil {
 		return nil, fmt.Errorf("the base at %d, which the log begins with: %w", h.base.Seq, err)
 	}
@@ -75,14 +76,14 @@ func (h *history) start(ctx context.Context) (*model.Model, error) {
 }
 
 // foldTo folds the log into a model to a sequence, and shows how far it is.
-func (h *history) foldTo(cmd *cobra.Command, m *model.Model, seq uint64, show bool, seen func(*model.Model)) (worker.Attestation, error) {
+func (h *history) foldTo(cmd *cobra.Command, m *model.Model, seq uint64, show bool, seen func(*model.Model)) (fleet.Attestation, error) {
 	if m.Seq() == seq {
-		return worker.Attest(m), nil
+		return fleet.Attest(m), nil
 	}
 	bar := progress(cmd, "folding the log", int64(seq-m.Seq()), show)
 	from := m.Seq()
 	defer bar.Finish()
-	return worker.FoldTo(cmd.Context(), h.log, m, seq, func(m *model.Model) {
+	return replica.FoldTo(cmd.Context(), h.log, m, seq, func(m *model.Model) {
 		bar.Set64(int64(m.Seq() - from))
 		if seen != nil {
 			seen(m)

@@ -13,7 +13,8 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
+	"lockstep/worker/replica"
 )
 
 type initOptions struct {
@@ -70,7 +71,7 @@ func (o *initOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer nc.Close()
-	stores := worker.Stores(s.Name, o.replicas, func() []byte { return model.NewGenesis(s, bus.NewID()) })
+	stores := fleet.Stores(s.Name, o.replicas, func() []byte { return model.NewGenesis(s, bus.NewID()) })
 	plans, err := bus.PlanStores(ctx, nc, stores)
 	if err != nil {
 		return &exitError{exitUnreachable, err}
@@ -123,7 +124,7 @@ func sameContract(ctx context.Context, nc *bus.Conn, s *model.Spec, anew bool) e
 	}
 	contract := s.Contract()
 	if own := hex.EncodeToString(contract[:]); g.Contract != own {
-		return fmt.Errorf("%w: %s was made with %.16s, this spec is %.16s; give the spec that the log was made with, or the new model a name of its own; nothing was changed", worker.ErrContract, bus.StreamName(s.Name), g.Contract, own)
+		return fmt.Errorf("%w: %s was made with %.16s, this spec is %.16s; give the spec that the log was made with, or the new model a name of its own; nothing was changed", replica.ErrContract, bus.StreamName(s.Name), g.Contract, own)
 	}
 	return nil
 }

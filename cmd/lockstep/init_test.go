@@ -15,7 +15,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/bus/broker"
-	"lockstep/worker"
+	"lockstep/worker/replica"
 )
 
 // newServer starts a server of the test's own, without users.
@@ -145,7 +145,7 @@ func TestInit(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	// Another spec under the same name would mean something else by the same events.
-	if out, err := tryLockstep(t, "init", "-s", url, "--spec", renamedSpec(t)); !errors.Is(err, worker.ErrContract) {
+	if out, err := tryLockstep(t, "init", "-s", url, "--spec", renamedSpec(t)); !errors.Is(err, replica.ErrContract) {
 		t.Errorf("another contract: %v\n%s", err, out)
 	}
 }

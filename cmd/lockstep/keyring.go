@@ -22,7 +22,7 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 // keyring is a directory of secrets: those of the servers, and each user's.
@@ -31,7 +31,7 @@ type keyring struct {
 	at    string // where the servers see it
 	url   string
 	hosts []string
-	roles []worker.Role
+	roles []fleet.Role
 
 	authority    *x509.Certificate
 	authorityKey *ecdsa.PrivateKey
@@ -318,7 +318,7 @@ func (k *keyring) pair(file string, kind nkeys.PrefixByte) (nkeys.KeyPair, error
 
 // context writes a user's nats context, which knows its inbox prefix.
 func (k *keyring) context(name string, more map[string]string) error {
-	more["url"], more["ca"], more["inbox_prefix"] = k.url, k.local("ca.pem"), worker.InboxPrefix(name)
+	more["url"], more["ca"], more["inbox_prefix"] = k.url, k.local("ca.pem"), fleet.InboxPrefix(name)
 	data, err := json.MarshalIndent(more, "", "  ")
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 	"lockstep/bus"
 	"lockstep/cmd/lockstep/internal/rows"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 type learnOptions struct {
@@ -188,7 +188,7 @@ func (o *learnOptions) unread(cmd *cobra.Command, nc *bus.Conn, s *model.Spec) (
 	if err != nil {
 		return nil, &exitError{exitUnreachable, err}
 	}
-	var status worker.Status
+	var status fleet.Status
 	answer, err := bus.Ask(ctx, nc, s.Name+".status", nil, nil)
 	if err == nil {
 		err = json.Unmarshal(answer.Data, &status)

@@ -13,7 +13,7 @@ import (
 	"lockstep/bus"
 	"lockstep/cmd/lockstep/internal/rows"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/replica"
 )
 
 type replayOptions struct {
@@ -188,10 +188,10 @@ func (o *replayOptions) replayLog(cmd *cobra.Command) error {
 		return r.finish(cmd, o.json)
 	}
 	bar := progress(cmd, "replaying", int64(last), !o.each && !o.json)
-	from := bus.Position{Applied: r.model.Seq(), Check: func(msg *bus.Message) bool { return r.model.IsTip(worker.Message(o.model, msg)) }}
+	from := bus.Position{Applied: r.model.Seq(), Check: func(msg *bus.Message) bool { return r.model.IsTip(replica.Message(o.model, msg)) }}
 	defer bar.Finish()
 	err = h.log.Tail(ctx, from, func(msg *bus.Message) error {
-		if err := r.apply(worker.Message(o.model, msg)); err != nil {
+		if err := r.apply(replica.Message(o.model, msg)); err != nil {
 			return err
 		}
 		bar.Set(int(msg.Seq))

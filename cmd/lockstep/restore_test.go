@@ -14,7 +14,7 @@ import (
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 // TestRestoredFromBackup runs the commands of the runbook as they stand there,
@@ -63,7 +63,7 @@ func TestRestoredFromBackup(t *testing.T) {
 		s := startConfig(t, filepath.Join(dir, "secure.conf"), func(o *natsserver.Options) { o.Port = port })
 		return &secured{s, filepath.Join(dir, "auth"), "certs"}
 	}
-	fleet := func(s *secured) (found []worker.Status) {
+	replicas := func(s *secured) (found []fleet.Status) {
 		t.Helper()
 		out := lockstep(t, append([]string{"status", "--json"}, s.flags("operator")...)...)
 		if err := json.Unmarshal([]byte(out), &found); err != nil || len(found) == 0 {
@@ -83,7 +83,7 @@ func TestRestoredFromBackup(t *testing.T) {
 	operator(s, "learn", "--batch", "7", file)
 	operator(s, "compact") // what is restored begins with a base
 	operator(s, "teach", lesson)
-	before := fleet(s)[0]
+	before := replicas(s)[0]
 	shell(blocks[0])
 	operator(s, "teach", lesson) // too late: it is lost
 	stop1()
@@ -95,7 +95,7 @@ func TestRestoredFromBackup(t *testing.T) {
 	t.Log(shell(blocks[1]))
 	s.serve(t, "blue-1")
 	s.serve(t, "blue-2")
-	for _, after := range fleet(s) {
+	for _, after := range replicas(s) {
 		if after.Seq != before.Seq || after.Learned != before.Learned || after.Digest != before.Digest || after.StateChain != before.StateChain || after.Predicted != before.Predicted {
 			t.Errorf("%+v\nis not what was backed up:\n%+v", after, before)
 		}

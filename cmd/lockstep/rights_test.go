@@ -18,6 +18,7 @@ import (
 	"lockstep/bus"
 	"lockstep/model"
 	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 // TestADeniedCallIsNamed: the program says which right is missing and ends,
@@ -86,7 +87,7 @@ func TestWhoAsksCannotWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	boards, err := worker.BindBoards(t.Context(), operator, "penguins")
+	boards, err := fleet.BindBuckets(t.Context(), operator, "penguins")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +176,7 @@ func TestAWorkersRightsAreThoseItUses(t *testing.T) {
 		}
 	}
 	var rights []string
-	for _, r := range worker.Roles("penguins") {
+	for _, r := range fleet.Roles("penguins") {
 		if r.Name == "worker" {
 			rights = r.Publish
 		}
@@ -221,8 +222,8 @@ func TestAWorkerSaysWhatDiffers(t *testing.T) {
 	defer cancel()
 	err := worker.Serve(ctx, worker.JoinConfig{
 		Connect: bus.ConnectConfig{Server: url, Bare: true}, Name: "blue-1", Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.NewTextHandler(&out, nil)),
-		OnState: func(state worker.State) {
-			if state == worker.Ready {
+		OnState: func(state fleet.State) {
+			if state == fleet.Ready {
 				cancel()
 			}
 		},

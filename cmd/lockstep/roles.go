@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 type rolesOptions struct {
@@ -63,7 +63,7 @@ func (o *rolesOptions) run(cmd *cobra.Command) error {
 	if !modelName.MatchString(o.model) {
 		return usage("--model %q: a name has 1 to 32 small letters, digits and hyphens", o.model)
 	}
-	roles := worker.Roles(o.model)
+	roles := fleet.Roles(o.model)
 	if o.out == "" {
 		return o.print(cmd.OutOrStdout(), roles)
 	}
@@ -96,12 +96,12 @@ func (o *rolesOptions) run(cmd *cobra.Command) error {
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "%s holds secrets: keep it out of git, and give each user only its own.\n", dir)
 	for _, u := range users {
-		fmt.Fprintf(out, "  %-12s %-10s inbox prefix %s, context %s\n", u.name, u.role.Name, worker.InboxPrefix(u.name), u.name+".json")
+		fmt.Fprintf(out, "  %-12s %-10s inbox prefix %s, context %s\n", u.name, u.role.Name, fleet.InboxPrefix(u.name), u.name+".json")
 	}
 	return nil
 }
 
-func (o *rolesOptions) print(out io.Writer, roles []worker.Role) error {
+func (o *rolesOptions) print(out io.Writer, roles []fleet.Role) error {
 	if o.json {
 		return json.NewEncoder(out).Encode(roles)
 	}
@@ -110,7 +110,7 @@ func (o *rolesOptions) print(out io.Writer, roles []worker.Role) error {
 		for _, s := range r.Publish {
 			fmt.Fprintln(out, "  publish   ", s)
 		}
-		for _, s := range append([]string{worker.InboxPrefix("<its name>") + ".>"}, r.Subscribe...) {
+		for _, s := range append([]string{fleet.InboxPrefix("<its name>") + ".>"}, r.Subscribe...) {
 			fmt.Fprintln(out, "  subscribe ", s)
 		}
 	}
@@ -120,14 +120,14 @@ func (o *rolesOptions) print(out io.Writer, roles []worker.Role) error {
 // user is one of a server's, with its rights.
 type user struct {
 	name string
-	role worker.Role
+	role fleet.Role
 }
 
 func (u user) subscribe() []string {
-	return append([]string{worker.InboxPrefix(u.name) + ".>"}, u.role.Subscribe...)
+	return append([]string{fleet.InboxPrefix(u.name) + ".>"}, u.role.Subscribe...)
 }
 
-func (o *rolesOptions) parseUsers(roles []worker.Role) (users []user, err error) {
+func (o *rolesOptions) parseUsers(roles []fleet.Role) (users []user, err error) {
 	if len(o.users) == 0 {
 		for _, r := range roles {
 			users = append(users, user{r.Name, r})
@@ -136,7 +136,7 @@ func (o *rolesOptions) parseUsers(roles []worker.Role) (users []user, err error)
 	}
 	for _, text := range o.users {
 		name, role, ok := strings.Cut(text, "=")
-		i := slices.IndexFunc(roles, func(r worker.Role) bool { return r.Name == role })
+		i := slices.IndexFunc(roles, func(r fleet.Role) bool { return r.Name == role })
 		switch {
 		case !ok || !replicaName.MatchString(name):
 			return nil, usage("--user %q is not NAME=ROLE; a name has 1 to 64 letters, digits, hyphens and underscores", text)

@@ -25,6 +25,7 @@ import (
 	"lockstep/bus"
 	"lockstep/model"
 	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 // secured is a server of deploy/nats/secure.conf with the users that lockstep
@@ -113,7 +114,7 @@ func (s *secured) url() string { return strings.Replace(s.server.ClientURL(), "n
 // flags are how a user connects.
 func (s *secured) flags(user string) []string {
 	file := func(name string) string { return filepath.Join(s.auth, name) }
-	flags := []string{"-s", s.url(), "--tlsca", file("ca.pem"), "--inbox-prefix", worker.InboxPrefix(user)}
+	flags := []string{"-s", s.url(), "--tlsca", file("ca.pem"), "--inbox-prefix", fleet.InboxPrefix(user)}
 	switch s.with {
 	case "certs":
 		return append(flags, "--tlscert", file(user+".pem"), "--tlskey", file(user+"-key.pem"))
@@ -125,7 +126,7 @@ func (s *secured) flags(user string) []string {
 
 func (s *secured) config(user string) bus.ConnectConfig {
 	file := func(name string) string { return filepath.Join(s.auth, name) }
-	c := bus.ConnectConfig{Bare: true, Name: user, Server: s.url(), TLSCA: file("ca.pem"), InboxPrefix: worker.InboxPrefix(user)}
+	c := bus.ConnectConfig{Bare: true, Name: user, Server: s.url(), TLSCA: file("ca.pem"), InboxPrefix: fleet.InboxPrefix(user)}
 	switch s.with {
 	case "certs":
 		c.TLSCert, c.TLSKey = file(user+".pem"), file(user+"-key.pem")
@@ -157,8 +158,8 @@ func (s *secured) serve(t *testing.T, name string) (stop func()) {
 		defer close(done)
 		err := worker.Serve(ctx, worker.JoinConfig{
 			Connect: s.config("worker"), Name: name, Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-			OnState: func(state worker.State) {
-				if state == worker.Ready {
+			OnState: func(state fleet.State) {
+				if state == fleet.Ready {
 					once.Do(func() { close(ready) })
 				}
 			},
@@ -255,9 +256,9 @@ func appendTo(subject, body string) func(context.Context, *bus.Conn) error {
 	})
 }
 
-func onBoards(do func(context.Context, worker.Boards) error) func(context.Context, *bus.Conn) error {
+func onBoards(do func(context.Context, fleet.Buckets) error) func(context.Context, *bus.Conn) error {
 	return func(ctx context.Context, conn *bus.Conn) error {
-		boards, err := worker.BindBoards(ctx, conn, "penguins")
+		boards, err := fleet.BindBuckets(ctx, conn, "penguins")
 		if err != nil {
 			return err
 		}
@@ -311,15 +312,15 @@ var actions = []action{
 		return request("$KV.penguins_replicas.replica.x", "{}")(ctx, conn)
 	}},
 	{"attest at a checkpoint", "worker operator", request("$KV.penguins_checkpoints.attest.x", "{}")},
-	{"read heartbeats", "worker observer operator", onBoards(func(ctx context.Context, b worker.Boards) error {
-		_, err := worker.Heartbeats(ctx, b.Heartbeats)
+	{"read heartbeats", "worker observer operator", onBoards(func(ctx context.Context, b fleet.Buckets) error {
+		_, err := fleet.Heartbeats(ctx, b.Heartbeats)
 		return err
 	})},
-	{"remove an attestation", "worker operator", onBoards(func(ctx context.Context, b worker.Boards) error { return b.Checkpoints.Remove(ctx, "attest.x") })},
-	{"put a snapshot", "worker operator", onBoards(func(ctx context.Context, b worker.Boards) error {
+	{"remove an attestation", "worker operator", onBoards(func(ctx context.Context, b fleet.Buckets) error { return b.Checkpoints.Remove(ctx, "attest.x") })},
+	{"put a snapshot", "worker operator", onBoards(func(ctx context.Context, b fleet.Buckets) error {
 		return b.Snapshots.Put(ctx, "x-"+bus.NewID(), []byte("state"))
 	})},
-	{"get a snapshot", "worker observer operator", onBoards(func(ctx context.Context, b worker.Boards) error {
+	{"get a snapshot", "worker observer operator", onBoards(func(ctx context.Context, b fleet.Buckets) error {
 		_, err := b.Snapshots.Get(ctx, "given")
 		return err
 	})},
@@ -358,7 +359,7 @@ func TestRoles(t *testing.T) {
 			s := startSecured(t, with)
 			lockstep(t, append([]string{"init"}, s.flags("operator")...)...)
 			s.serve(t, "blue-1")
-			boards, err := worker.BindBoards(t.Context(), s.connect(t, "operator"), "penguins")
+			boards, err := fleet.BindBuckets(t.Context(), s.connect(t, "operator"), "penguins")
 			if err != nil {
 				t.Fatal(err)
 			}

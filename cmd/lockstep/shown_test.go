@@ -10,6 +10,7 @@ import (
 	"lockstep/bus"
 	"lockstep/model"
 	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 // shownFleet is a server with a fleet of one that has learned a few penguins.
@@ -28,8 +29,8 @@ func newShownFleet(t *testing.T, spec *model.Spec) *shownFleet {
 	go func() {
 		ended <- worker.Serve(ctx, worker.JoinConfig{
 			Connect: bus.ConnectConfig{Server: f.url}, Name: "blue-1", Version: "1.2.3", Spec: spec, Logger: slog.New(slog.DiscardHandler),
-			OnState: func(s worker.State) {
-				if s == worker.Ready {
+			OnState: func(s fleet.State) {
+				if s == fleet.Ready {
 					once.Do(func() { close(ready) })
 				}
 			},

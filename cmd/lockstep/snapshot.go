@@ -18,7 +18,7 @@ import (
 	"lockstep/cmd/lockstep/internal/rows"
 	"lockstep/cmd/lockstep/internal/terminal"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 func snapshotCommand() *cobra.Command {
@@ -57,20 +57,20 @@ func withHistory(c *connection, name string, do func(cmd *cobra.Command, h *hist
 
 // snapshotLine is a line of snapshot ls --json.
 type snapshotLine struct {
-	worker.Snapshot
+	fleet.Snapshot
 	Base  bool   `json:"base"`            // the log begins with it
 	Aside string `json:"aside,omitempty"` // why it is not used
 }
 
 func (h *history) list(ctx context.Context) ([]snapshotLine, error) {
-	all, err := worker.Snapshots(ctx, h.Checkpoints)
-	asides, asideErr := worker.Asides(ctx, h.Checkpoints)
+	all, err := fleet.Snapshots(ctx, h.Checkpoints)
+	asides, asideErr := fleet.RejectedSnapshots(ctx, h.Checkpoints)
 	if err := errors.Join(err, asideErr); err != nil {
 		return nil, &exitError{exitUnreachable, err}
 	}
 	out := []snapshotLine{}
-	if h.base != nil && !slices.ContainsFunc(all, func(s worker.Snapshot) bool { return s.Object == h.base.Object }) {
-		all = append([]worker.Snapshot{*h.base}, all...)
+	if h.base != nil && !slices.ContainsFunc(all, func(s fleet.Snapshot) bool { return s.Object == h.base.Object }) {
+		all = append([]fleet.Snapshot{*h.base}, all...)
 	}
 	for _, s := range all {
 		l := snapshotLine{Snapshot: s, Base: h.base != nil && s.Object == h.base.Object}
@@ -147,7 +147,7 @@ func snapshotGet() *cobra.Command {
 				return &exitError{exitFailed, errors.New("there is no such snapshot; see lockstep snapshot ls")}
 			}
 			s := all[len(all)-1].Snapshot
-			m, err := worker.LoadSnapshot(cmd.Context(), h.Snapshots, h.spec, s)
+			m, err := fleet.LoadSnapshot(cmd.Context(), h.Snapshots, h.spec, s)
 			if err != nil {
 				return fmt.Errorf("the snapshot of %d: %w", s.Seq, printable.Error(err))
 			}
@@ -193,17 +193,17 @@ sequence, and stores it only if that gives the same state.`,
 }
 
 // request has the fleet write a snapshot, and waits for it.
-func (h *history) request(ctx context.Context, timeout time.Duration) (*worker.Snapshot, error) {
+func (h *history) request(ctx context.Context, timeout time.Duration) (*fleet.Snapshot, error) {
 	seq, err := h.checkpoint(ctx, true)
 	if err != nil {
 		return nil, err
 	}
 	for deadline := time.Now().Add(max(timeout, 10*time.Second)); ; {
-		all, err := worker.Snapshots(ctx, h.Checkpoints)
+		all, err := fleet.Snapshots(ctx, h.Checkpoints)
 		if err != nil {
 			return nil, &exitError{exitUnreachable, err}
 		}
-		if i := slices.IndexFunc(all, func(s worker.Snapshot) bool { return s.Seq == seq }); i >= 0 {
+		if i := slices.IndexFunc(all, func(s fleet.Snapshot) bool { return s.Seq == seq }); i >= 0 {
 			return &all[i], nil
 		}
 		if time.Now().After(deadline) {
@@ -227,7 +227,7 @@ func (h *history) putFile(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return usage("%s: %w", name, err)
 	}
-	a := worker.Attest(given)
+	a := fleet.Attest(given)
 	if a.Seq > h.last {
 		return fmt.Errorf("%s is the state at sequence %d, and the log ends at %d", name, a.Seq, h.last)
 	}
@@ -246,7 +246,7 @@ func (h *history) putFile(cmd *cobra.Command, name string) error {
 		return fmt.Errorf("%s is not what the log gives at sequence %d: its digest is %.12s, the log's %.12s", name, a.Seq, a.Digest, folded.Digest)
 	}
 	a.Replica = "lockstep-snapshot-put"
-	stored, err := worker.StoreSnapshot(cmd.Context(), h.Checkpoints, h.Snapshots, h.spec, a, state, []string{a.Replica})
+	stored, err := fleet.StoreSnapshot(cmd.Context(), h.Checkpoints, h.Snapshots, h.spec, a, state, []string{a.Replica})
 	if err != nil {
 		return &exitError{exitUnreachable, err}
 	}

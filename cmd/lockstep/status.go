@@ -14,7 +14,7 @@ import (
 	"lockstep/bus"
 	"lockstep/cmd/lockstep/internal/printable"
 	"lockstep/cmd/lockstep/internal/terminal"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 func statusCommand() *cobra.Command {
@@ -34,16 +34,16 @@ the same chain; where they differ, the table says so and the exit code is 1.`,
 				return err
 			}
 			defer nc.Close()
-			fleet, err := fleetStatus(cmd.Context(), nc, c.model, c.timeout)
+			replicas, err := fleetStatus(cmd.Context(), nc, c.model, c.timeout)
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				err = json.NewEncoder(cmd.OutOrStdout()).Encode(fleet)
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(replicas)
 			} else {
-				printFleet(cmd.OutOrStdout(), fleet)
+				printFleet(cmd.OutOrStdout(), replicas)
 			}
-			if err == nil && !identical(fleet) {
+			if err == nil && !identical(replicas) {
 				err = fmt.Errorf("replicas at the same sequence differ")
 			}
 			return err
@@ -56,28 +56,28 @@ the same chain; where they differ, the table says so and the exit code is 1.`,
 }
 
 // fleetStatus asks every worker of a model, sorted by name.
-func fleetStatus(ctx context.Context, nc *bus.Conn, name string, wait time.Duration) ([]worker.Status, error) {
+func fleetStatus(ctx context.Context, nc *bus.Conn, name string, wait time.Duration) ([]fleet.Status, error) {
 	answers, err := bus.Gather(ctx, nc, name+".status", nil, wait)
 	if err != nil {
 		return nil, remote(err)
 	}
-	var fleet []worker.Status
+	var replicas []fleet.Status
 	for _, a := range answers {
-		var s worker.Status
+		var s fleet.Status
 		if err := json.Unmarshal(a.Data, &s); err != nil {
 			// Shown in its place: who answers so is no replica, or another program.
-			s = worker.Status{Replica: "?", State: "unreadable", Advisory: "its status cannot be read: " + err.Error()}
+			s = fleet.Status{Replica: "?", State: "unreadable", Advisory: "its status cannot be read: " + err.Error()}
 		}
-		fleet = append(fleet, s)
+		replicas = append(replicas, s)
 	}
-	slices.SortFunc(fleet, func(a, b worker.Status) int { return strings.Compare(a.Replica, b.Replica) })
-	return fleet, nil
+	slices.SortFunc(replicas, func(a, b fleet.Status) int { return strings.Compare(a.Replica, b.Replica) })
+	return replicas, nil
 }
 
 // identical tells whether all replicas at the same sequence are the same.
-func identical(fleet []worker.Status) bool {
-	for i, a := range fleet {
-		for _, b := range fleet[i+1:] {
+func identical(replicas []fleet.Status) bool {
+	for i, a := range replicas {
+		for _, b := range replicas[i+1:] {
 			same := a.Digest == b.Digest && a.StateChain == b.StateChain && a.LogChain == b.LogChain
 			if a.Seq == b.Seq && a.Encoding == b.Encoding && !same {
 				return false
@@ -87,20 +87,20 @@ func identical(fleet []worker.Status) bool {
 	return true
 }
 
-func printFleet(out io.Writer, fleet []worker.Status) {
+func printFleet(out io.Writer, replicas []fleet.Status) {
 	t := terminal.Table{Columns: []terminal.Column{
 		{Name: "replica"}, {Name: "state"}, {Name: "sequence"}, {Name: "lag", Rank: 2}, {Name: "learned", Rank: 4}, {Name: "rejected", Rank: 3},
 		{Name: "predicted", Rank: 6}, {Name: "accuracy", Rank: 5}, {Name: "chain", Rank: 7}, {Name: "digest", Rank: 1},
 	}}
-	for _, s := range fleet {
+	for _, s := range replicas {
 		t.Add(s.Replica, s.State, s.Seq, s.Lag, s.Learned, s.Rejected, s.Predicted,
 			fmt.Sprintf("%.3f", s.Accuracy), fmt.Sprintf("%.12s", s.StateChain), fmt.Sprintf("%.12s", s.Digest))
 	}
 	t.Write(out)
-	if len(fleet) > 0 && fleet[0].Rejected > 0 {
-		fmt.Fprintf(out, "Why events were rejected: nats sub '%s.verdict.>' --all\n", printable.Text(strings.ToLower(fleet[0].Stream)))
+	if len(replicas) > 0 && replicas[0].Rejected > 0 {
+		fmt.Fprintf(out, "Why events were rejected: nats sub '%s.verdict.>' --all\n", printable.Text(strings.ToLower(replicas[0].Stream)))
 	}
-	for _, s := range fleet {
+	for _, s := range replicas {
 		if s.Advisory != "" {
 			fmt.Fprintln(out, terminal.Wrap(printable.Text(s.Replica+": "+s.Advisory), terminal.Width(out)))
 		}

@@ -15,7 +15,8 @@ import (
 	"lockstep/bus"
 	"lockstep/cmd/lockstep/internal/printable"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
+	"lockstep/worker/replica"
 )
 
 type tailOptions struct {
@@ -86,9 +87,9 @@ func (o *tailOptions) run(cmd *cobra.Command) error {
 	out := cmd.OutOrStdout()
 	bar := progress(cmd, "folding the log", int64(since), !o.json && since > m.Seq()+1000)
 	defer bar.Finish()
-	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(worker.Message(o.model, msg)) }}
+	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(replica.Message(o.model, msg)) }}
 	err = h.log.Tail(ctx, from, func(msg *bus.Message) error {
-		result := m.Apply(worker.Message(o.model, msg))
+		result := m.Apply(replica.Message(o.model, msg))
 		if msg.Seq < since {
 			bar.Set64(int64(msg.Seq))
 			return nil
@@ -118,11 +119,11 @@ func (h *history) before(ctx context.Context, seq uint64) (*model.Model, error) 
 	if h.Snapshots == nil {
 		return h.start(ctx)
 	}
-	all, err := worker.Snapshots(ctx, h.Checkpoints)
+	all, err := fleet.Snapshots(ctx, h.Checkpoints)
 	if err != nil {
 		return nil, &exitError{exitUnreachable, err}
 	}
-	asides, err := worker.Asides(ctx, h.Checkpoints)
+	asides, err := fleet.RejectedSnapshots(ctx, h.Checkpoints)
 	if err != nil {
 		return nil, &exitError{exitUnreachable, err}
 	}
@@ -139,7 +140,7 @@ func (h *history) before(ctx context.Context, seq uint64) (*model.Model, error) 
 		if s.Seq >= seq || s.Seq > h.last || s.Seq < h.first || bad[s.Object] || s.Incarnation != g.Incarnation || s.Contract != g.Contract || s.Encoding != model.Encoding {
 			continue
 		}
-		if m, err := worker.LoadSnapshot(ctx, h.Snapshots, h.spec, s); err == nil {
+		if m, err := fleet.LoadSnapshot(ctx, h.Snapshots, h.spec, s); err == nil {
 			return m, nil
 		}
 	}

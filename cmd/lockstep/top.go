@@ -14,7 +14,7 @@ import (
 
 	"lockstep/cmd/lockstep/internal/printable"
 	"lockstep/cmd/lockstep/internal/terminal"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 func topCommand() *cobra.Command {
@@ -38,7 +38,7 @@ any more is coloured. Press q to leave.`,
 				return err
 			}
 			defer nc.Close()
-			screen := &top{model: c.model, look: func() (fleet []worker.Status, err error) {
+			screen := &top{model: c.model, look: func() (replicas []fleet.Status, err error) {
 				return fleetStatus(cmd.Context(), nc, c.model, c.timeout)
 			}}
 			out := terminal.Raw(cmd.OutOrStdout()) // it draws; the screen's text is escaped
@@ -57,7 +57,7 @@ any more is coloured. Press q to leave.`,
 // top is what the screen shows.
 type top struct {
 	model string
-	look  func() ([]worker.Status, error)
+	look  func() ([]fleet.Status, error)
 	width int
 
 	rows    []shownReplica
@@ -69,20 +69,20 @@ type top struct {
 
 // shownReplica is a row of the screen.
 type shownReplica struct {
-	worker.Status
+	fleet.Status
 	seen time.Time // when it last answered
 }
 
 // looked is the outcome of a look.
 type looked struct {
-	fleet []worker.Status
-	err   error
-	at    time.Time
+	replicas []fleet.Status
+	err      error
+	at       time.Time
 }
 
 func (t *top) again() tea.Msg {
-	fleet, err := t.look()
-	return looked{fleet, err, time.Now()}
+	replicas, err := t.look()
+	return looked{replicas, err, time.Now()}
 }
 
 func (t *top) Init() tea.Cmd {
@@ -118,7 +118,7 @@ func (t *top) take(l looked) {
 	known := len(t.rows) > 0
 	t.at, t.trouble = l.at, l.err
 	t.rows = slices.DeleteFunc(t.rows, func(r shownReplica) bool { return l.at.Sub(r.seen) > goneAfter })
-	for _, s := range l.fleet {
+	for _, s := range l.replicas {
 		i := slices.IndexFunc(t.rows, func(r shownReplica) bool { return r.Replica == s.Replica })
 		if i < 0 {
 			i, t.rows = len(t.rows), append(t.rows, shownReplica{})
@@ -205,9 +205,9 @@ func (t *top) table() *terminal.Table {
 		switch {
 		case r.seen.Before(t.at) && t.trouble == nil:
 			state, colour = fmt.Sprintf("no answer for %.0f s", t.at.Sub(r.seen).Seconds()), text.Colors{text.Faint}
-		case r.State == worker.Quarantined.String(), t.differs(r):
+		case r.State == fleet.Quarantined.String(), t.differs(r):
 			colour = text.Colors{text.FgRed, text.Bold}
-		case r.State != worker.Ready.String() || r.Lag > 1000:
+		case r.State != fleet.Ready.String() || r.Lag > 1000:
 			colour = text.Colors{text.FgYellow}
 		}
 		w.Rows = append(w.Rows, terminal.Row{Colours: colour, Cells: []any{
@@ -222,6 +222,6 @@ func (t *top) table() *terminal.Table {
 // the same sequence.
 func (t *top) differs(r shownReplica) bool {
 	return slices.ContainsFunc(t.rows, func(o shownReplica) bool {
-		return o.seen.Equal(r.seen) && !identical([]worker.Status{r.Status, o.Status})
+		return o.seen.Equal(r.seen) && !identical([]fleet.Status{r.Status, o.Status})
 	})
 }

@@ -8,11 +8,11 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
-func replicaStatus(name, state string, seq, learned uint64, digest string) worker.Status {
-	s := worker.Status{Replica: name, State: state, Predicted: int64(10 * seq)}
+func replicaStatus(name, state string, seq, learned uint64, digest string) fleet.Status {
+	s := fleet.Status{Replica: name, State: state, Predicted: int64(10 * seq)}
 	s.Seq, s.Learned, s.Digest, s.StateChain, s.LogChain, s.Encoding = seq, learned, strings.Repeat(digest, 64), "s", "l", "e"
 	return s
 }
@@ -22,9 +22,9 @@ func TestTop(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 	screen := &top{model: "penguins"}
 	screen.Init()
-	look := func(after time.Duration, err error, fleet ...worker.Status) string {
+	look := func(after time.Duration, err error, replicas ...fleet.Status) string {
 		at = at.Add(after)
-		screen.Update(looked{fleet, err, at})
+		screen.Update(looked{replicas, err, at})
 		return screen.text()
 	}
 	has := func(shown string, wants ...string) {

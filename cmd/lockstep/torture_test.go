@@ -24,7 +24,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 const (
@@ -439,8 +439,8 @@ func (c *campaign) audit(t *testing.T, out *tortured) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fleet, last := c.agree(t, nc, log)
-	f := c.fold(t, log, last, fleet)
+	replicas, last := c.agree(t, nc, log)
+	f := c.fold(t, log, last, replicas)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out.Acknowledged, out.Failures, out.Repeats = len(c.promises), c.failures, f.model.Duplicates()
@@ -467,13 +467,13 @@ func (c *campaign) audit(t *testing.T, out *tortured) {
 	}
 	out.Contradicted += f.contradicted
 	for _, name := range killNames {
-		at := slices.IndexFunc(fleet, func(s worker.Status) bool { return s.Replica == name })
+		at := slices.IndexFunc(replicas, func(s fleet.Status) bool { return s.Replica == name })
 		if at < 0 {
 			out.Divergent++
 			t.Errorf("%s does not say what its state is", name)
 			continue
 		}
-		if s, is := fleet[at], f.states[fleet[at].Seq]; s.Seq != last || s.State != "ready" || s.Digest != is.digest || s.Learned != is.learned {
+		if s, is := replicas[at], f.states[replicas[at].Seq]; s.Seq != last || s.State != "ready" || s.Digest != is.digest || s.Learned != is.learned {
 			out.Divergent++
 			t.Errorf("%s is %s at %d with %d learned, digest %s; the log there has %d learned, digest %s, and ends at %d", name, s.State, s.Seq, s.Learned, s.Digest, is.learned, is.digest, last)
 		}
@@ -486,23 +486,23 @@ func (c *campaign) audit(t *testing.T, out *tortured) {
 
 // agree waits until all workers have the log's last sequence and one digest,
 // and returns what they say in the end.
-func (c *campaign) agree(t *testing.T, nc *bus.Conn, log *bus.Log) (fleet []worker.Status, last uint64) {
+func (c *campaign) agree(t *testing.T, nc *bus.Conn, log *bus.Log) (replicas []fleet.Status, last uint64) {
 	for deadline := time.Now().Add(settle); ; {
 		var err error
-		fleet, err = fleetStatus(t.Context(), nc, "penguins", 500*time.Millisecond)
+		replicas, err = fleetStatus(t.Context(), nc, "penguins", 500*time.Millisecond)
 		if err == nil {
 			_, last, err = log.End(t.Context())
 		}
-		same := err == nil && len(fleet) == len(c.workers)
-		for _, s := range fleet {
-			same = same && s.State == "ready" && s.Seq == last && s.Digest == fleet[0].Digest
+		same := err == nil && len(replicas) == len(c.workers)
+		for _, s := range replicas {
+			same = same && s.State == "ready" && s.Seq == last && s.Digest == replicas[0].Digest
 		}
 		if same {
-			return fleet, last
+			return replicas, last
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("%s after the last event the workers do not agree: %v %+v", settle, err, fleet)
-			return fleet, last
+			t.Errorf("%s after the last event the workers do not agree: %v %+v", settle, err, replicas)
+			return replicas, last
 		}
 	}
 }
@@ -523,7 +523,7 @@ type foldedState struct {
 }
 
 // fold folds the log up to a sequence.
-func (c *campaign) fold(t *testing.T, log *bus.Log, last uint64, fleet []worker.Status) *folded {
+func (c *campaign) fold(t *testing.T, log *bus.Log, last uint64, replicas []fleet.Status) *folded {
 	m, err := model.New(model.DefaultSpec())
 	if err != nil {
 		t.Fatal(err)
@@ -534,7 +534,7 @@ func (c *campaign) fold(t *testing.T, log *bus.Log, last uint64, fleet []worker.
 		due[p.Seq] = append(due[p.Seq], p)
 	}
 	asked := map[uint64]bool{}
-	for _, s := range fleet {
+	for _, s := range replicas {
 		asked[s.Seq] = true
 	}
 	decoder := model.NewDecoder(m.Spec())

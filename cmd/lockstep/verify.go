@@ -16,7 +16,7 @@ import (
 	"lockstep/bus"
 	"lockstep/cmd/lockstep/internal/terminal"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 type verifyOptions struct {
@@ -105,24 +105,24 @@ func (o *verifyOptions) verifyFleet(cmd *cobra.Command, h *history) error {
 	if err != nil {
 		return err
 	}
-	own := map[uint64]worker.Attestation{}
+	own := map[uint64]fleet.Attestation{}
 	final, err := h.foldTo(cmd, m, seq, !o.json, func(m *model.Model) {
 		if _, attested := past[m.Seq()]; attested {
-			own[m.Seq()] = worker.Attest(m)
+			own[m.Seq()] = fleet.Attest(m)
 		}
 	})
 	if err != nil {
 		return fmt.Errorf("the log cannot be folded: %w", err)
 	}
-	fleet, votes, err := h.attested(ctx, seq, o.timeout)
+	replicas, votes, err := h.attested(ctx, seq, o.timeout)
 	if err != nil {
 		return err
 	}
-	result := compareFleet(final, fleet, votes)
+	result := compareFleet(final, replicas, votes)
 	for at, attestations := range past {
 		for _, a := range attestations {
 			arbiter, folded := own[at]
-			live := slices.ContainsFunc(fleet, func(h worker.Heartbeat) bool { return h.Replica == a.Replica })
+			live := slices.ContainsFunc(replicas, func(h fleet.Heartbeat) bool { return h.Replica == a.Replica })
 			if folded && live && a.Comparable(arbiter) && !a.Same(arbiter) && (result.FirstBadSeq == nil || at < *result.FirstBadSeq) {
 				result.FirstBadSeq = &at
 			}
@@ -132,7 +132,7 @@ func (o *verifyOptions) verifyFleet(cmd *cobra.Command, h *history) error {
 		final.Replica, final.Arbiter = "arbiter-"+bus.NewID()[16:], true
 		value, err := json.Marshal(final)
 		if err == nil {
-			err = h.Checkpoints.Put(ctx, worker.AttestKey(seq)+"."+final.Replica, value)
+			err = h.Checkpoints.Put(ctx, fleet.AttestKey(seq)+"."+final.Replica, value)
 		}
 		if err != nil {
 			return fmt.Errorf("the arbiter's word could not be left: %w", err)
@@ -142,12 +142,12 @@ func (o *verifyOptions) verifyFleet(cmd *cobra.Command, h *history) error {
 }
 
 // pastCheckpoints are the attestations that the fleet still has, by sequence.
-func pastCheckpoints(ctx context.Context, h *history) (map[uint64][]worker.Attestation, error) {
-	all, err := worker.AllAttestations(ctx, h.Checkpoints)
+func pastCheckpoints(ctx context.Context, h *history) (map[uint64][]fleet.Attestation, error) {
+	all, err := fleet.AllAttestations(ctx, h.Checkpoints)
 	if err != nil {
 		return nil, &exitError{exitUnreachable, err}
 	}
-	out := map[uint64][]worker.Attestation{}
+	out := map[uint64][]fleet.Attestation{}
 	for _, a := range all {
 		if !a.Arbiter {
 			out[a.Seq] = append(out[a.Seq], a)
@@ -157,21 +157,21 @@ func pastCheckpoints(ctx context.Context, h *history) (map[uint64][]worker.Attes
 }
 
 // attested waits until every live replica has attested a checkpoint.
-func (h *history) attested(ctx context.Context, seq uint64, timeout time.Duration) ([]worker.Heartbeat, []worker.Attestation, error) {
+func (h *history) attested(ctx context.Context, seq uint64, timeout time.Duration) ([]fleet.Heartbeat, []fleet.Attestation, error) {
 	for deadline := time.Now().Add(timeout); ; {
-		fleet, err := worker.Heartbeats(ctx, h.Heartbeats)
+		replicas, err := fleet.Heartbeats(ctx, h.Heartbeats)
 		if err != nil {
 			return nil, nil, &exitError{exitUnreachable, err}
 		}
-		votes, err := worker.Attestations(ctx, h.Checkpoints, seq)
+		votes, err := fleet.Attestations(ctx, h.Checkpoints, seq)
 		if err != nil {
 			return nil, nil, &exitError{exitUnreachable, err}
 		}
-		missing := slices.ContainsFunc(fleet, func(h worker.Heartbeat) bool {
-			return !slices.ContainsFunc(votes, func(a worker.Attestation) bool { return a.Replica == h.Replica })
+		missing := slices.ContainsFunc(replicas, func(h fleet.Heartbeat) bool {
+			return !slices.ContainsFunc(votes, func(a fleet.Attestation) bool { return a.Replica == h.Replica })
 		})
-		if !missing && len(fleet) > 0 || time.Now().After(deadline) {
-			return fleet, votes, nil
+		if !missing && len(replicas) > 0 || time.Now().After(deadline) {
+			return replicas, votes, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -182,17 +182,17 @@ func (h *history) attested(ctx context.Context, seq uint64, timeout time.Duratio
 }
 
 // compareFleet compares what replicas attested with the arbiter's fold.
-func compareFleet(arbiter worker.Attestation, fleet []worker.Heartbeat, votes []worker.Attestation) verified {
-	out := verified{Identical: len(fleet) > 0, Seq: arbiter.Seq, Digest: arbiter.Digest, Replicas: []verifiedReplica{}, Blame: []string{}}
+func compareFleet(arbiter fleet.Attestation, replicas []fleet.Heartbeat, votes []fleet.Attestation) verified {
+	out := verified{Identical: len(replicas) > 0, Seq: arbiter.Seq, Digest: arbiter.Digest, Replicas: []verifiedReplica{}, Blame: []string{}}
 	differs := func(who string) {
 		if !slices.Contains(out.Blame, who) {
 			out.Blame = append(out.Blame, who)
 		}
 		out.FirstBadSeq = &out.Seq
 	}
-	for _, h := range fleet {
+	for _, h := range replicas {
 		r := verifiedReplica{Replica: h.Replica, State: h.State}
-		i := slices.IndexFunc(votes, func(a worker.Attestation) bool { return a.Replica == h.Replica })
+		i := slices.IndexFunc(votes, func(a fleet.Attestation) bool { return a.Replica == h.Replica })
 		switch {
 		case i < 0:
 			r.Reason = fmt.Sprintf("it has not attested: it is at %d", h.Seq)
@@ -204,7 +204,7 @@ func compareFleet(arbiter worker.Attestation, fleet []worker.Heartbeat, votes []
 		case !votes[i].Same(arbiter):
 			r.Reason = "of the same log it has made another state"
 			differs(h.Replica)
-		case h.State == worker.Quarantined.String():
+		case h.State == fleet.Quarantined.String():
 			r.Reason = "it is quarantined"
 		default:
 			r.Same = true

@@ -54,7 +54,7 @@ func TestAReplyIsOfItsModel(t *testing.T) {
 func TestMinSeqIsWaitedFor(t *testing.T) {
 	r := newRig(t, model.DefaultSpec())
 	r.fold(2)
-	for seq := uint64(3); seq < 6; seq++ {
+	for seq := uint64(3); seq < 9; seq += 2 {
 		var waiting []*asking
 		for _, verb := range []string{"predict", "explain"} {
 			a := r.ask(verb, row, headerMinSeq, fmt.Sprint(seq), headerTimeout, "1m")
@@ -63,10 +63,16 @@ func TestMinSeqIsWaitedFor(t *testing.T) {
 			}
 			waiting = append(waiting, a)
 		}
+		later := r.ask("predict", row, headerMinSeq, fmt.Sprint(seq+1), headerTimeout, "1m")
 		r.fold(seq)
 		for _, a := range waiting {
 			a.want(map[string]any{"code": nil, "seq": seq})
 		}
+		if later.answered() {
+			t.Fatalf("asked for %d: answered at %d", seq+1, seq)
+		}
+		r.fold(seq + 1)
+		later.want(map[string]any{"code": nil, "seq": seq + 1})
 	}
 	r.ask("predict", row, headerMinSeq, "99", headerTimeout, "1ms").want(map[string]any{"code": 504})
 }

@@ -37,6 +37,7 @@ import (
 	"lockstep/bus"
 	"lockstep/model"
 	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 // browser is a Chromium with the page open.
@@ -254,7 +255,7 @@ func small(t *testing.T, data []byte) []byte {
 }
 
 // alongside starts one more worker of a fleet, without a door.
-func (f *fleet) alongside(name string, tamper func(*model.Model) *model.Model) (stop func()) {
+func (f *rig) alongside(name string, tamper func(*model.Model) *model.Model) (stop func()) {
 	f.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -306,20 +307,20 @@ func penguins(t *testing.T) (events []string) {
 }
 
 // await waits until there is a snapshot of a checkpoint.
-func (f *fleet) await(at uint64) {
+func (f *rig) await(at uint64) {
 	f.t.Helper()
-	boards, err := worker.BindBoards(f.t.Context(), f.nc, "penguins")
+	boards, err := fleet.BindBuckets(f.t.Context(), f.nc, "penguins")
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	f.eventually(func() bool {
-		all, err := worker.Snapshots(f.t.Context(), boards.Checkpoints)
+		all, err := fleet.Snapshots(f.t.Context(), boards.Checkpoints)
 		return err == nil && len(all) > 0 && all[len(all)-1].Seq == at
 	})
 }
 
 // traffic gives the screenshots something to show.
-func (b *browser) traffic(f *fleet) {
+func (b *browser) traffic(f *rig) {
 	if os.Getenv("LOCKSTEP_SHOTS") == "" {
 		return
 	}
@@ -598,7 +599,7 @@ pipeline:
 }
 
 // serve starts the fleet's worker with a model of its own.
-func (f *fleet) serve(spec *model.Spec) {
+func (f *rig) serve(spec *model.Spec) {
 	f.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/replica"
 )
 
 //go:embed docs.html
@@ -51,7 +51,7 @@ type docField struct {
 // maxSeen is how many values of a category the table shows.
 const maxSeen = 3
 
-func docFields(spec *model.Spec, view *worker.View, e *example) []docField {
+func docFields(spec *model.Spec, view *replica.View, e *example) []docField {
 	var out []docField
 	for i := range spec.Inputs {
 		f := &spec.Inputs[i]
@@ -89,7 +89,7 @@ type example struct {
 
 // newestExample is the event of the log that was learned last; nil if that is
 // not known, or cannot be read.
-func newestExample(ctx context.Context, served *served, view *worker.View) *example {
+func newestExample(ctx context.Context, served *served, view *replica.View) *example {
 	for _, s := range slices.Backward(view.Tail) {
 		if s.Verdict != model.Learned {
 			continue
@@ -110,7 +110,7 @@ func newestExample(ctx context.Context, served *served, view *worker.View) *exam
 
 // madeExample is made of values that were seen; where there are none, a name
 // in angle brackets says that a value is to be put there.
-func madeExample(spec *model.Spec, view *worker.View) *example {
+func madeExample(spec *model.Spec, view *replica.View) *example {
 	text := func(name string, seen []string) json.RawMessage {
 		if len(seen) > 0 {
 			return jsonText(seen[0])

@@ -8,11 +8,11 @@ import (
 	"testing"
 
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/replica"
 )
 
 // curlBodies are the requests that /docs shows, by their paths.
-func (f *fleet) curlBodies() map[string]string {
+func (f *rig) curlBodies() map[string]string {
 	f.t.Helper()
 	docs := f.do("GET", "/docs", "")
 	if docs.code != 200 || !strings.Contains(docs.body, "bill_length_mm") || !strings.Contains(docs.body, "0 to 1000") || strings.Contains(docs.body, "src=") {
@@ -62,7 +62,7 @@ func TestDocsShowRealValues(t *testing.T) {
 func TestMadeExample(t *testing.T) {
 	t.Parallel()
 	spec := model.DefaultSpec()
-	view := worker.View{Labels: []string{"Gentoo"}, Values: make([][]string, len(spec.Inputs))}
+	view := replica.View{Labels: []string{"Gentoo"}, Values: make([][]string, len(spec.Inputs))}
 	view.Values[0] = []string{"Dream"}
 	got := madeExample(spec, &view).event(spec)
 	if want := `{"attributes":{"island":"Dream","bill_length_mm":1,`; !strings.HasPrefix(got, want) {

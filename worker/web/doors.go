@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
 	"lockstep/worker/serve"
 )
 
@@ -109,14 +109,14 @@ func (s *Server) explain(served *served, w http.ResponseWriter, r *http.Request)
 
 // status is what this replica says of itself, and of the fleet it sees.
 func (s *Server) status(served *served, w http.ResponseWriter, _ *http.Request) int {
-	fleet := served.Fleet()
-	if fleet == nil {
-		fleet = []worker.Heartbeat{}
+	heard := served.Fleet()
+	if heard == nil {
+		heard = []fleet.Heartbeat{}
 	}
 	return sendValue(w, http.StatusOK, struct {
-		worker.Status
-		Fleet []worker.Heartbeat `json:"fleet"`
-	}{served.server.Status(), fleet})
+		fleet.Status
+		Fleet []fleet.Heartbeat `json:"fleet"`
+	}{served.server.Status(), heard})
 }
 
 // ask has the worker answer a request, by the handlers that answer over NATS.

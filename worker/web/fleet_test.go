@@ -20,6 +20,7 @@ import (
 	"lockstep/bus/broker"
 	"lockstep/model"
 	"lockstep/worker"
+	"lockstep/worker/fleet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,8 +28,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds each wait of a test.
 const patience = 20 * time.Second
 
-// fleet is a server and one worker with an HTTP door.
-type fleet struct {
+// rig is a server and one worker with an HTTP door.
+type rig struct {
 	t    testing.TB
 	url  string // NATS
 	nc   *bus.Conn
@@ -38,7 +39,7 @@ type fleet struct {
 }
 
 // newFleet starts one, and returns once the worker is ready.
-func newFleet(t *testing.T, config Config) *fleet {
+func newFleet(t *testing.T, config Config) *rig {
 	t.Helper()
 	f := unready(t, config)
 	f.start(nil)
@@ -46,21 +47,21 @@ func newFleet(t *testing.T, config Config) *fleet {
 }
 
 // unready is a fleet whose worker is not started yet.
-func unready(t *testing.T, config Config) *fleet {
+func unready(t *testing.T, config Config) *rig {
 	t.Helper()
 	t.Parallel()
 	return sibling(t, config)
 }
 
 // newSibling is one more fleet, of a server of its own.
-func newSibling(t *testing.T) *fleet {
+func newSibling(t *testing.T) *rig {
 	t.Helper()
 	f := sibling(t, Config{})
 	f.start(nil)
 	return f
 }
 
-func sibling(t testing.TB, config Config) *fleet {
+func sibling(t testing.TB, config Config) *rig {
 	t.Helper()
 	server, err := broker.Start(t.Context(), broker.Config{StoreDir: t.TempDir()})
 	if err != nil {
@@ -71,7 +72,7 @@ func sibling(t testing.TB, config Config) *fleet {
 			t.Error(err)
 		}
 	})
-	f := &fleet{t: t, url: server.ClientURL(), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: patience}}
+	f := &rig{t: t, url: server.ClientURL(), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: patience}}
 	if f.nc, err = bus.Connect(t.Context(), bus.ConnectConfig{Server: f.url}); err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func sibling(t testing.TB, config Config) *fleet {
 }
 
 // benchFleet is a fleet that has learned both sorts of penguin.
-func benchFleet(b *testing.B) *fleet {
+func benchFleet(b *testing.B) *rig {
 	b.Helper()
 	f := sibling(b, Config{})
 	f.start(nil)
@@ -99,7 +100,7 @@ func benchFleet(b *testing.B) *fleet {
 	return f
 }
 
-func (f *fleet) start(tamper func(*model.Model) *model.Model) {
+func (f *rig) start(tamper func(*model.Model) *model.Model) {
 	f.t.Helper()
 	ready := make(chan struct{})
 	var once sync.Once
@@ -109,8 +110,8 @@ func (f *fleet) start(tamper func(*model.Model) *model.Model) {
 	go func() {
 		ended <- Serve(ctx, worker.JoinConfig{
 			Connect: bus.ConnectConfig{Server: f.url}, Name: "web-1", Version: "1.2.3", Spec: model.DefaultSpec(), Logger: logger, Tamper: tamper,
-			OnState: func(s worker.State) {
-				if s == worker.Ready {
+			OnState: func(s fleet.State) {
+				if s == fleet.Ready {
 					once.Do(func() { close(ready) })
 				}
 			},
@@ -140,7 +141,7 @@ type reply struct {
 }
 
 // do sends an HTTP request; headers come as name, value, …
-func (f *fleet) do(method, path, body string, headers ...string) reply {
+func (f *rig) do(method, path, body string, headers ...string) reply {
 	f.t.Helper()
 	r, err := http.NewRequestWithContext(f.t.Context(), method, f.door.URL()+path, strings.NewReader(body))
 	if err != nil {
@@ -175,7 +176,7 @@ func read(t testing.TB, answer *http.Response) reply {
 }
 
 // ask sends a request over NATS.
-func (f *fleet) ask(verb, body string, headers ...string) reply {
+func (f *rig) ask(verb, body string, headers ...string) reply {
 	f.t.Helper()
 	header := nats.Header{}
 	for i := 0; i+1 < len(headers); i += 2 {

@@ -13,7 +13,9 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
-	"lockstep/worker"
+	"lockstep/worker/fleet"
+	"lockstep/worker/replica"
+	"lockstep/worker/serve"
 )
 
 // Limits of the live page.
@@ -48,7 +50,7 @@ type live struct {
 type moment struct {
 	hello  []byte // what stays the same while the worker does, nil before there is one
 	state  []byte
-	view   worker.View
+	view   replica.View
 	points []byte // all of them
 }
 
@@ -180,7 +182,7 @@ func finite(v float64) *float64 {
 
 // state is what changes.
 type state struct {
-	Self    worker.Status       `json:"self"`
+	Self    fleet.Status        `json:"self"`
 	Unready string              `json:"unready"`
 	Fleet   fleetState          `json:"fleet"`
 	Classes classState          `json:"classes"`
@@ -213,22 +215,22 @@ type replicaState struct {
 
 // fleetOf puts the replicas side by side. Who differs is told from this one;
 // if most that live differ from it, then it is this one that does.
-func fleetOf(served *served, self *worker.Status) fleetState {
+func fleetOf(served *served, self *fleet.Status) fleetState {
 	peers, at, chain, reachable := served.Peers()
 	out := fleetState{Reachable: reachable, At: at, Chain: chain[:16]}
 	furthest := self.Seq
 	with, against := 1, 0
 	for _, p := range peers {
-		if p.Gone || p.Agreement == worker.Incomparable {
+		if p.Gone || p.Agreement == fleet.Incomparable {
 			continue
 		}
 		if p.Votes {
 			furthest = max(furthest, p.Seq)
 		}
 		switch p.Agreement {
-		case worker.Agrees:
+		case fleet.Agrees:
 			with++
-		case worker.OtherState, worker.OtherDigest, worker.OtherLog:
+		case fleet.OtherState, fleet.OtherDigest, fleet.OtherLog:
 			against++
 		}
 	}
@@ -241,25 +243,25 @@ func fleetOf(served *served, self *worker.Status) fleetState {
 		r := replicaState{Name: p.Replica, State: p.State, Note: p.Advisory, Seq: p.Seq, Behind: furthest - min(furthest, p.Seq), Version: p.Version}
 		short := p.StateChain[:min(len(p.StateChain), 16)]
 		switch p.Agreement {
-		case worker.Agrees:
+		case fleet.Agrees:
 			r.Agreement = "agrees"
-		case worker.OtherState:
+		case fleet.OtherState:
 			r.Agreement, r.Chain = "differs", short
-		case worker.OtherDigest:
+		case fleet.OtherDigest:
 			r.Agreement, r.Chain = "differs", p.Digest[:min(len(p.Digest), 16)]
-		case worker.OtherLog:
+		case fleet.OtherLog:
 			r.Agreement, r.Chain = "differs", p.LogChain[:min(len(p.LogChain), 16)]
 			r.Note = cmp.Or(r.Note, "it reads another log: its server has another history")
-		case worker.Incomparable:
+		case fleet.Incomparable:
 			r.Agreement, r.Chain = "another", short
 			r.Note = cmp.Or(r.Note, "another log, contract or encoding: it is no replica of this model")
 		default:
 			r.Agreement, r.Chain = "unknown", short
 		}
 		if p.Gone {
-			r.State, r.Heard, r.Chain = worker.Stopped.String(), p.Heard.Unix(), short // of where it stopped
-			r.Note = ""                                                                // what it said while it ran
-			if p.State == worker.Quarantined.String() {
+			r.State, r.Heard, r.Chain = fleet.Stopped.String(), p.Heard.Unix(), short // of where it stopped
+			r.Note = ""                                                               // what it said while it ran
+			if p.State == fleet.Quarantined.String() {
 				r.Note = "it was quarantined: " + p.Advisory
 			}
 		}
@@ -278,9 +280,9 @@ func (r *replicaState) place() int {
 	switch {
 	case r.Self:
 		return 0
-	case r.Agreement == "differs" || r.State == worker.Quarantined.String():
+	case r.Agreement == "differs" || r.State == fleet.Quarantined.String():
 		return 1
-	case r.State != worker.Ready.String():
+	case r.State != fleet.Ready.String():
 		return 2
 	}
 	return 3
@@ -300,7 +302,7 @@ func some(texts []string) []string {
 	return append([]string{}, texts[:min(len(texts), maxValues)]...)
 }
 
-func classes(v *worker.View) classState {
+func classes(v *replica.View) classState {
 	out := classState{Labels: some(v.Labels), Shown: []int{}, Given: []uint64{}, Confusion: [][]uint64{}, Total: len(v.Labels)}
 	for class := range v.Given {
 		out.Shown = append(out.Shown, class)
@@ -335,7 +337,7 @@ type said struct {
 	Problem   string  `json:"problem,omitempty"`
 }
 
-func verdicts(all []worker.Said) []said {
+func verdicts(all []replica.Said) []said {
 	out := make([]said, 0, len(all))
 	for _, s := range slices.Backward(all) {
 		t := said{Seq: s.Seq, Stored: s.Stored / int64(time.Millisecond), Verdict: s.Verdict.String(), Label: s.Label, Proba: s.Proba, Problem: s.Problem}
@@ -351,7 +353,7 @@ func verdicts(all []worker.Said) []said {
 }
 
 // points are those of a view from the first on that a reader does not have.
-func points(v *worker.View, first int) []byte {
+func points(v *replica.View, first int) []byte {
 	b := fmt.Appendf(nil, `{"generation":%d,"first":%d,"from":%d,"points":[`, v.Generation, first, v.From)
 	for i, p := range v.Points[first:] {
 		if i > 0 {
@@ -389,18 +391,18 @@ type counted struct {
 	buckets             []uint64
 }
 
-func (m *meter) read(now time.Time, nats, web *worker.Traffic) trafficState {
+func (m *meter) read(now time.Time, nats, web *serve.Traffic) trafficState {
 	if now.Sub(m.last) < time.Second {
 		return m.told
 	}
 	m.last = now
-	c := counted{at: now, buckets: make([]uint64, len(worker.Buckets)+1)}
-	for v, verb := range worker.Verbs {
+	c := counted{at: now, buckets: make([]uint64, len(serve.Buckets)+1)}
+	for v, verb := range serve.Verbs {
 		if verb == "status" {
 			continue
 		}
-		for _, door := range []*worker.Traffic{nats, web} {
-			for i, code := range worker.Codes {
+		for _, door := range []*serve.Traffic{nats, web} {
+			for i, code := range serve.Codes {
 				n := door.Answers(v, i)
 				c.total += n
 				if door == web {
@@ -445,8 +447,8 @@ func quantile(buckets []uint64, share float64) float64 {
 	}
 	rank := share * float64(total)
 	sum, lower := 0.0, 0.0
-	for i, n := range buckets[:len(worker.Buckets)] {
-		upper := worker.Buckets[i].Seconds()
+	for i, n := range buckets[:len(serve.Buckets)] {
+		upper := serve.Buckets[i].Seconds()
 		if n > 0 && sum+float64(n) >= rank {
 			return lower + (upper-lower)*(rank-sum)/float64(n)
 		}

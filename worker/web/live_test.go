@@ -13,7 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"lockstep/worker"
+	"lockstep/worker/replica"
+	"lockstep/worker/serve"
 )
 
 // gate is a reader of the page that takes each write only when it is let to.
@@ -246,7 +247,7 @@ func TestRowOfTheLog(t *testing.T) {
 // TestClasses: of many labels the most frequent are shown, and none is lost.
 func TestClasses(t *testing.T) {
 	t.Parallel()
-	v := worker.View{}
+	v := replica.View{}
 	for class := range 40 {
 		v.Labels = append(v.Labels, fmt.Sprint("l", class))
 		v.Given = append(v.Given, uint64(class+41))
@@ -270,7 +271,7 @@ func TestClasses(t *testing.T) {
 			t.Errorf("%v of %d", row, c.Given[i])
 		}
 	}
-	if data := encode(classes(&worker.View{})); strings.Contains(string(data), "null") {
+	if data := encode(classes(&replica.View{})); strings.Contains(string(data), "null") {
 		t.Errorf("%s", data)
 	}
 }
@@ -278,7 +279,7 @@ func TestClasses(t *testing.T) {
 // TestQuantile: of latencies that are known by their buckets.
 func TestQuantile(t *testing.T) {
 	t.Parallel()
-	buckets := make([]uint64, len(worker.Buckets)+1)
+	buckets := make([]uint64, len(serve.Buckets)+1)
 	if got := quantile(buckets, 0.5); got != 0 {
 		t.Error(got)
 	}
@@ -288,7 +289,7 @@ func TestQuantile(t *testing.T) {
 			t.Errorf("%v: %v, want %v", share, got, want)
 		}
 	}
-	buckets[len(worker.Buckets)] = 1000
+	buckets[len(serve.Buckets)] = 1000
 	if got := quantile(buckets, 0.99); got != 10 {
 		t.Error(got)
 	}
@@ -298,7 +299,7 @@ func TestQuantile(t *testing.T) {
 func TestMeter(t *testing.T) {
 	t.Parallel()
 	var m meter
-	var nats, web worker.Traffic
+	var nats, web serve.Traffic
 	now := time.Now()
 	m.read(now, &nats, &web)
 	for range 30 {

@@ -10,13 +10,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"lockstep/worker"
+	"lockstep/worker/fleet"
+	"lockstep/worker/serve"
 )
 
 // metrics is what Prometheus reads of the door and its worker.
 type metrics struct {
 	server   *Server
-	http     worker.Traffic
+	http     serve.Traffic
 	registry *prometheus.Registry
 	handler  http.Handler
 
@@ -90,23 +91,23 @@ func (c *collection) counter(name, help string, v float64) {
 }
 
 // traffic is what came by a door.
-func (c *collection) traffic(door string, t *worker.Traffic) {
+func (c *collection) traffic(door string, t *serve.Traffic) {
 	requests := c.desc("lockstep_requests_total", "Requests answered, by door, verb and code.", "door", "verb", "code")
 	durations := c.desc("lockstep_request_duration_seconds", "From taking a request to its answer.", "door", "verb")
-	for v, verb := range worker.Verbs {
-		for i, code := range worker.Codes {
+	for v, verb := range serve.Verbs {
+		for i, code := range serve.Codes {
 			if n := t.Answers(v, i); n > 0 || code == http.StatusOK {
 				c.out <- prometheus.MustNewConstMetric(requests, prometheus.CounterValue, float64(n), door, verb, codeText(code))
 			}
 		}
 		counts, sum := t.Latencies(v)
 		total := uint64(0)
-		buckets := make(map[float64]uint64, len(worker.Buckets))
-		for i, bound := range worker.Buckets {
+		buckets := make(map[float64]uint64, len(serve.Buckets))
+		for i, bound := range serve.Buckets {
 			total += counts[i]
 			buckets[bound.Seconds()] = total
 		}
-		total += counts[len(worker.Buckets)]
+		total += counts[len(serve.Buckets)]
 		c.out <- prometheus.MustNewConstHistogram(durations, total, sum.Seconds(), buckets, door, verb)
 	}
 }
@@ -119,7 +120,7 @@ func codeText(code int) string {
 }
 
 // replica is how this one does.
-func (c *collection) replica(served *served, s *worker.Status) {
+func (c *collection) replica(served *served, s *fleet.Status) {
 	c.counter("lockstep_requests_dropped_total", "NATS requests that came faster than they were taken, and were lost unanswered.", float64(s.Dropped))
 	c.gauge("lockstep_requests_parked", "Requests that wait for a sequence.", float64(s.Parked))
 	c.gauge("lockstep_log_sequence", "The sequence of the log that this replica has applied.", float64(s.Seq))
@@ -129,7 +130,7 @@ func (c *collection) replica(served *served, s *worker.Status) {
 		c.out <- prometheus.MustNewConstMetric(state, prometheus.GaugeValue, truth(s.State == name), name)
 	}
 	c.gauge("lockstep_replica_ready", "1 if the replica answers: /readyz is 200.", truth(c.server.unready() == ""))
-	c.gauge("lockstep_replica_quarantined", "1 if the replica is not to be trusted, and answers nothing but its status.", truth(s.State == worker.Quarantined.String()))
+	c.gauge("lockstep_replica_quarantined", "1 if the replica is not to be trusted, and answers nothing but its status.", truth(s.State == fleet.Quarantined.String()))
 	c.gauge("lockstep_replica_start_time_seconds", "When the worker started, in seconds since 1970.", float64(s.Started.Unix()))
 	c.counter("lockstep_replica_folds_total", "Times that the replica was folded anew.", float64(s.Folds))
 	c.counter("lockstep_replica_healings_total", "Times that folding anew mended the replica.", float64(s.Healings))
@@ -137,7 +138,7 @@ func (c *collection) replica(served *served, s *worker.Status) {
 }
 
 // fleet is what the replica sees of the others.
-func (c *collection) fleet(served *served, s *worker.Status) {
+func (c *collection) fleet(served *served, s *fleet.Status) {
 	fleet := served.Fleet()
 	if fleet == nil {
 		return // not known, which is not none
@@ -159,7 +160,7 @@ func (c *collection) fleet(served *served, s *worker.Status) {
 
 // model is what the model says of itself: the same on every replica at the
 // same sequence.
-func (c *collection) model(s *worker.Status) {
+func (c *collection) model(s *fleet.Status) {
 	events := c.desc("lockstep_events_total", "Events of the log by what the fold did with them.", "verdict")
 	for _, e := range []struct {
 		verdict string
@@ -180,7 +181,7 @@ func (c *collection) model(s *worker.Status) {
 }
 
 var states = func() (names []string) {
-	for s := worker.Restoring; s <= worker.Quarantined; s++ {
+	for s := fleet.Restoring; s <= fleet.Quarantined; s++ {
 		names = append(names, s.String())
 	}
 	return names

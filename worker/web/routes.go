@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"lockstep/worker"
+	"lockstep/worker/serve"
 )
 
 // routes is all that the door answers.
@@ -43,7 +43,7 @@ func (s *Server) routes() http.Handler {
 // door wraps a verb: it bounds how many requests are in flight, finds the
 // worker, and counts the answers.
 func (s *Server) door(verb string, answer func(*served, http.ResponseWriter, *http.Request) (code int)) http.HandlerFunc {
-	place := slices.Index(worker.Verbs, verb)
+	place := slices.Index(serve.Verbs, verb)
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		code := 0

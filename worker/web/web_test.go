@@ -30,6 +30,7 @@ import (
 	"lockstep/bus"
 	"lockstep/model"
 	"lockstep/worker"
+	"lockstep/worker/serve"
 )
 
 // reason is an error's: each has one, as JSON.
@@ -459,7 +460,7 @@ func TestQuarantined(t *testing.T) {
 }
 
 // eventually waits until something holds.
-func (f *fleet) eventually(holds func() bool) {
+func (f *rig) eventually(holds func() bool) {
 	f.t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -679,20 +680,20 @@ func TestCountersNeverFall(t *testing.T) {
 // TestTrafficCountsByTheLists: a code or a time that no list has is counted
 // all the same.
 func TestTrafficCountsByTheLists(t *testing.T) {
-	var traffic worker.Traffic
-	for v := range worker.Verbs {
-		for _, code := range append(slices.Clone(worker.Codes), 0, 200, 299) {
+	var traffic serve.Traffic
+	for v := range serve.Verbs {
+		for _, code := range append(slices.Clone(serve.Codes), 0, 200, 299) {
 			traffic.Observe(v, code, time.Hour)
 			traffic.Observe(v, code, time.Microsecond)
 		}
 		total := uint64(0)
-		for i := range worker.Codes {
+		for i := range serve.Codes {
 			total += traffic.Answers(v, i)
 		}
 		buckets, sum := traffic.Latencies(v)
-		n := uint64(len(worker.Codes) + 3)
-		if total != 2*n || buckets[0] != n || buckets[len(worker.Buckets)] != n || len(buckets) != len(worker.Buckets)+1 || sum < time.Duration(n)*time.Hour {
-			t.Errorf("%s: %d answers, %v in %v", worker.Verbs[v], total, buckets, sum)
+		n := uint64(len(serve.Codes) + 3)
+		if total != 2*n || buckets[0] != n || buckets[len(serve.Buckets)] != n || len(buckets) != len(serve.Buckets)+1 || sum < time.Duration(n)*time.Hour {
+			t.Errorf("%s: %d answers, %v in %v", serve.Verbs[v], total, buckets, sum)
 		}
 	}
 	if n := testing.AllocsPerRun(100, func() { traffic.Observe(0, 422, time.Millisecond) }); n != 0 {
