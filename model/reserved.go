@@ -6,13 +6,13 @@ import (
 )
 
 // replyKeys are the keys that stand, or are about to, in a reply to predict,
-// teach or explain, or in the events that are sent. A spec's names stand
+// teach or explain, in what verify says of one, or in the events that are sent. A spec's names stand
 // beside them in one object: a label of the name of a key could not be read
 // from the reply. Tests of those who write replies hold them against this
 // list, so a new key is added here first.
 var replyKeys = []string{
 	"attributes", "detail", "duplicate", "error", "features", "id", "index", "learned", "msg_id", "predicted",
-	"prior", "proba", "receipt", "results", "score", "seq", "status", "stream", "unit", "version",
+	"prior", "proba", "receipt", "reproduced", "results", "score", "seq", "state_chain", "status", "stream", "unit", "version",
 }
 
 // ReplyKeys are the names that neither an input nor the label may have.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -88,7 +89,11 @@ func (p *patient) says(t *testing.T, all ...map[string]any) {
 	contract := model.DefaultSpec().Contract()
 	conn := p.conn(t)
 	for i, given := range all {
-		status := map[string]any{"replica": fmt.Sprint("blue-", i), "state": "ready", "seq": 10 + i, "version": "1.2.3", "contract": fmt.Sprintf("%x", contract), "incarnation": "i", "digest": "d", "encoding": model.Encoding}
+		status := map[string]any{
+			"replica": fmt.Sprint("blue-", i), "state": "ready", "seq": 10 + i, "version": "1.2.3",
+			"contract": fmt.Sprintf("%x", contract), "incarnation": "i", "encoding": model.Encoding,
+			"log_chain": hashOf("l"), "state_chain": hashOf("s"), "digest": hashOf("d"),
+		}
 		for key, value := range given { // order: each key once
 			status[key] = value
 		}
@@ -217,7 +222,7 @@ var faults = []fault{
 		bus.Finding{Check: "worker blue-0", Level: bus.Warn, Text: "the log cannot be read", Mend: "runbook"}, 0},
 	{"an overrun worker", workers(status{"dropped": 3}, status{}),
 		bus.Finding{Check: "worker blue-0", Level: bus.Warn, Text: "lost 3 requests", Mend: "start more workers"}, 0},
-	{"a worker with another contract", workers(status{"contract": "00000000000000000000"}, status{}),
+	{"a worker with another contract", workers(status{"contract": strings.Repeat("0", 64)}, status{}),
 		bus.Finding{Check: "worker blue-0", Level: bus.Fail, Text: "has the contract 0000000000000000", Mend: "the log's spec"}, 1},
 	{"two of one name", workers(status{"replica": "blue"}, status{"replica": "blue"}),
 		bus.Finding{Check: "names", Level: bus.Fail, Text: "two workers have the name blue", Mend: "--name"}, 1},
@@ -227,17 +232,17 @@ var faults = []fault{
 		bus.Finding{Check: "agreement", Level: bus.Warn, Text: "encode their states differently", Mend: "finish the upgrade"}, 0},
 	{"two logs", workers(status{}, status{"incarnation": "j"}),
 		bus.Finding{Check: "agreement", Level: bus.Fail, Text: "fold two logs", Mend: "same servers"}, 1},
-	{"two states", workers(status{"seq": 9}, status{"seq": 9, "digest": "other"}),
+	{"two states", workers(status{"seq": 9}, status{"seq": 9, "digest": hashOf("other")}),
 		bus.Finding{Check: "agreement", Level: bus.Fail, Text: "differ at sequence 9", Mend: "lockstep verify"}, 1},
 	{"attestations differ", func(t *testing.T, p *patient) {
-		p.put(t, fleet.AttestKey(5)+".blue", fleet.Attestation{Replica: "blue", Seq: 5, Identity: someIdentity, Digest: "a"})
-		p.put(t, fleet.AttestKey(5)+".red", fleet.Attestation{Replica: "red", Seq: 5, Identity: someIdentity, Digest: "b"})
+		p.put(t, fleet.AttestKey(5)+".blue", forgedAttestation("blue", 5, "a"))
+		p.put(t, fleet.AttestKey(5)+".red", forgedAttestation("red", 5, "b"))
 	}, bus.Finding{Check: "checkpoints", Level: bus.Fail, Text: "attested different states at sequence 5", Mend: "lockstep verify"}, 1},
 	{"a snapshot was set aside", func(t *testing.T, p *patient) {
 		p.put(t, "aside.x", fleet.RejectedSnapshot{Object: "x", Seq: 3, Replica: "blue", Reason: "damaged"})
 	}, bus.Finding{Check: "snapshots", Level: bus.Warn, Text: "set aside by blue: damaged", Mend: "snapshot ls"}, 1},
 	{"a snapshot is damaged", func(t *testing.T, p *patient) {
-		p.put(t, fleet.SnapshotKey(3), fleet.Snapshot{Object: "gone", Attestation: fleet.Attestation{Seq: 3, Identity: someIdentity}})
+		p.put(t, fleet.SnapshotKey(3), fleet.Snapshot{Object: "gone", Attestation: forgedAttestation("blue", 3, "a")})
 	}, bus.Finding{Check: "snapshots", Level: bus.Fail, Text: "the newest snapshot, of 3, cannot be used", Mend: "snapshot put"}, 1},
 
 	{"not synced", monitors(forged(goodVars, `{"config":{"store_dir":"/a"}}`, 200)),
@@ -395,4 +400,13 @@ func TestDoctorFindsNothing(t *testing.T) {
 }
 
 // someIdentity is what forged records are of.
-var someIdentity = fleet.Identity{Incarnation: "i", Contract: "c", Encoding: model.Encoding}
+var someIdentity = fleet.Identity{Incarnation: "i", Contract: hashOf("c"), Encoding: model.Encoding}
+
+// hashOf is a hash that stands for a text.
+func hashOf(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
+
+func forgedAttestation(replica string, seq uint64, digest string) fleet.Attestation {
+	return fleet.Attestation{
+		Replica: replica, Seq: seq, Identity: someIdentity, LogChain: hashOf("l"), StateChain: hashOf("s"), Digest: hashOf(digest),
+	}
+}

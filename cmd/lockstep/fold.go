@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
 	"lockstep/bus"
+	"lockstep/cmd/lockstep/internal/printable"
 	"lockstep/model"
 	"lockstep/worker/fleet"
 	"lockstep/worker/replica"
@@ -25,7 +27,9 @@ type history struct {
 }
 
 // openHistory binds a model's log and its boards.
-func openHistory(ctx context.Context, nc *bus.Conn, name string) (*history, error) {
+// What cannot be read in the boards is skipped, and named on standard error.
+func openHistory(cmd *cobra.Command, nc *bus.Conn, name string) (*history, error) {
+	ctx := cmd.Context()
 	h := &history{name: name}
 	var err error
 	if h.log, err = bus.BindLog(ctx, nc, bus.LogConfig{Model: name}); err != nil {
@@ -36,8 +40,11 @@ func openHistory(ctx context.Context, nc *bus.Conn, name string) (*history, erro
 		h.Buckets = fleet.Buckets{}
 	} else if err != nil {
 		return nil, &exitError{exitUnreachable, err}
-	} else if h.base, err = fleet.Base(ctx, h.Checkpoints); err != nil {
-		return nil, &exitError{exitUnreachable, err}
+	} else {
+		h.Buckets = h.Buckets.Reporting(name, nameSkipped(cmd.ErrOrStderr()))
+		if h.base, err = fleet.Base(ctx, h.Checkpoints); err != nil {
+			return nil, &exitError{exitUnreachable, err}
+		}
 	}
 	if h.first, h.last, err = h.log.End(ctx); err != nil {
 		return nil, &exitError{exitUnreachable, err}
@@ -51,12 +58,25 @@ func openHistory(ctx context.Context, nc *bus.Conn, name string) (*history, erro
 }
 
 // openFleet binds a model's log and its boards, which must be there.
-func openFleet(ctx context.Context, nc *bus.Conn, name string) (*history, error) {
-	h, err := openHistory(ctx, nc, name)
+func openFleet(cmd *cobra.Command, nc *bus.Conn, name string) (*history, error) {
+	h, err := openHistory(cmd, nc, name)
 	if err == nil && h.Snapshots == nil {
 		err = &exitError{exitUnreachable, fmt.Errorf("no worker has kept checkpoints of %s yet: start one with lockstep worker", name)}
 	}
 	return h, err
+}
+
+// nameSkipped names each value of a bucket that cannot be read, once.
+func nameSkipped(out io.Writer) func(bucket, below string, skipped []fleet.Unreadable) {
+	named := map[string]bool{}
+	return func(bucket, _ string, skipped []fleet.Unreadable) {
+		for _, u := range skipped {
+			if key := bucket + "/" + u.Key; !named[key] {
+				named[key] = true
+				fmt.Fprintf(out, "skipped in the bucket %s: %s\n", bucket, printable.Text(u.String()))
+			}
+		}
+	}
 }
 
 // start is the model that a replay of the whole log begins with: one that has

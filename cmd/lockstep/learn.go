@@ -151,7 +151,7 @@ func (o *learnOptions) openTarget(cmd *cobra.Command, nc *bus.Conn) (*target, er
 		}
 		own, name = s, s.Name
 	}
-	h, err := openHistory(ctx, nc, name)
+	h, err := openHistory(cmd, nc, name)
 	var denied *bus.PermissionError
 	switch {
 	case errors.As(err, &denied) && own == nil:

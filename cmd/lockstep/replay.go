@@ -164,7 +164,7 @@ func (o *replayOptions) replayLog(cmd *cobra.Command) error {
 		return err
 	}
 	defer nc.Close()
-	h, err := openHistory(ctx, nc, o.model)
+	h, err := openHistory(cmd, nc, o.model)
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func withHistory(c *connection, name string, do func(cmd *cobra.Command, h *hist
 			return err
 		}
 		defer nc.Close()
-		h, err := openFleet(cmd.Context(), nc, c.model)
+		h, err := openFleet(cmd, nc, c.model)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -63,10 +64,10 @@ func fleetStatus(ctx context.Context, nc *bus.Conn, name string, wait time.Durat
 	}
 	var replicas []fleet.Status
 	for _, a := range answers {
-		var s fleet.Status
-		if err := json.Unmarshal(a.Data, &s); err != nil {
+		s, reason := fleet.ReadStatus(a.Data)
+		if reason != "" {
 			// Shown in its place: who answers so is no replica, or another program.
-			s = fleet.Status{Replica: "?", State: "unreadable", Advisory: "its status cannot be read: " + err.Error()}
+			s = fleet.Status{Replica: cmp.Or(s.Replica, "?"), State: "unreadable", Advisory: "its status cannot be read: " + reason}
 		}
 		replicas = append(replicas, s)
 	}

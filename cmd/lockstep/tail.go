@@ -65,7 +65,7 @@ func (o *tailOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer nc.Close()
-	h, err := openHistory(ctx, nc, o.model)
+	h, err := openHistory(cmd, nc, o.model)
 	if err != nil {
 		return err
 	}

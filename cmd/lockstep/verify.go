@@ -53,7 +53,7 @@ again from it, bit for bit, and with --reply compares what was answered.`,
 				return err
 			}
 			defer nc.Close()
-			h, err := openFleet(cmd.Context(), nc, o.model)
+			h, err := openFleet(cmd, nc, o.model)
 			if err != nil {
 				return err
 			}
@@ -256,14 +256,55 @@ func (o *verifyOptions) print(cmd *cobra.Command, v verified) error {
 	return nil
 }
 
-// reproduced is what verify --receipt --json prints.
+// reproduced is what verify --receipt --json prints. What is predicted again
+// stands under the label's own name, and is null where the state has learned
+// nothing.
 type reproduced struct {
-	Reproduced bool               `json:"reproduced"`
-	Seq        uint64             `json:"seq"`
-	StateChain string             `json:"state_chain"`
-	Species    *string            `json:"species,omitempty"`
-	Proba      map[string]float64 `json:"proba,omitempty"`
-	Reason     string             `json:"reason,omitempty"`
+	replayedState
+	labelName string // empty without a request
+	label     *string
+	replayedAnswer
+}
+
+// The keys of reproduced before and after the label: in the model's list of
+// names that no label may have.
+type (
+	replayedState struct {
+		Reproduced bool   `json:"reproduced"`
+		Seq        uint64 `json:"seq"`
+		StateChain string `json:"state_chain"`
+	}
+	replayedAnswer struct {
+		Proba  map[string]float64 `json:"proba,omitempty"`
+		Reason string             `json:"error,omitempty"` // why it is not reproduced
+	}
+)
+
+// MarshalJSON puts the label under its own name.
+func (r reproduced) MarshalJSON() ([]byte, error) {
+	parts := []any{r.replayedState}
+	if r.labelName != "" {
+		parts = append(parts, map[string]*string{r.labelName: r.label})
+	}
+	return joinObjects(append(parts, r.replayedAnswer)...)
+}
+
+// joinObjects is one JSON object with the members of several.
+func joinObjects(parts ...any) ([]byte, error) {
+	out := []byte{'{'}
+	for _, part := range parts {
+		data, err := json.Marshal(part)
+		if err != nil {
+			return nil, err
+		}
+		if members := data[1 : len(data)-1]; len(members) > 0 {
+			if len(out) > 1 {
+				out = append(out, ',')
+			}
+			out = append(out, members...)
+		}
+	}
+	return append(out, '}'), nil
 }
 
 // verifyReceipt replays the log to a receipt's place.
@@ -294,7 +335,7 @@ func (o *verifyOptions) verifyReceipt(cmd *cobra.Command, h *history) error {
 		return fmt.Errorf("the log cannot be folded: %w", err)
 	}
 	chain := m.StateChain()
-	out := reproduced{Reproduced: m.Receipt() == r, Seq: r.Seq, StateChain: hex.EncodeToString(chain[:])}
+	out := reproduced{replayedState: replayedState{m.Receipt() == r, r.Seq, hex.EncodeToString(chain[:])}}
 	if !out.Reproduced {
 		out.Reason = fmt.Sprintf("the log gives the state chain %.32s there, and not %s", out.StateChain, r.StateChain)
 	} else if o.request != "" {
@@ -309,7 +350,7 @@ func (o *verifyOptions) verifyReceipt(cmd *cobra.Command, h *history) error {
 	} else if out.Reproduced {
 		fmt.Fprintf(cmd.OutOrStdout(), "The state at sequence %d is the one that answered.\n", r.Seq)
 		if o.request != "" {
-			data, err := json.Marshal(map[string]any{h.spec.Label.Name: out.Species, "proba": out.Proba})
+			data, err := json.Marshal(map[string]any{h.spec.Label.Name: out.label, "proba": out.Proba})
 			if err != nil {
 				return err
 			}
@@ -332,9 +373,10 @@ func (o *verifyOptions) predictAgain(cmd *cobra.Command, m *model.Model, out *re
 	if err != nil {
 		return usage("%s: %w", o.request, err)
 	}
+	out.labelName = m.Spec().Label.Name
 	p := m.Predict(row)
 	if p.Known {
-		out.Species = &p.Label
+		out.label = &p.Label
 	}
 	out.Proba = map[string]float64{}
 	for class, value := range p.Proba {
@@ -355,7 +397,7 @@ func (o *verifyOptions) predictAgain(cmd *cobra.Command, m *model.Model, out *re
 	if err := json.Unmarshal(answer[m.Spec().Label.Name], &label); err != nil {
 		return usage("%s has no %s: %w", o.reply, m.Spec().Label.Name, err)
 	}
-	same := (label == nil) == (out.Species == nil) && (label == nil || *label == *out.Species)
+	same := (label == nil) == (out.label == nil) && (label == nil || *label == *out.label)
 	if text, given := answer["proba"]; given { // of an explain
 		if err := json.Unmarshal(text, &proba); err != nil {
 			return usage("%s: proba: %w", o.reply, err)

@@ -84,9 +84,7 @@ func AllAttestations(ctx context.Context, kv KV) ([]Attestation, error) {
 }
 
 func attestations(ctx context.Context, kv KV, key string) ([]Attestation, error) {
-	return read(ctx, kv, key, func(key string, a Attestation) bool {
-		return key == AttestKey(a.Seq)+"."+a.Replica && a.complete()
-	})
+	return read(ctx, kv, key, checkAttestation)
 }
 
 // PutAttestation writes an attestation over an earlier one of the same replica

@@ -2,8 +2,8 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -96,9 +96,9 @@ func (e *examination) fleet(ctx context.Context, conn *bus.Conn, wait time.Durat
 		return
 	}
 	for _, a := range answers {
-		var s Status
-		if err := json.Unmarshal(a.Data, &s); err != nil {
-			e.Add(bus.Fail, "fleet", "see who answers there: nats micro ls", "a status is no JSON: %v", err)
+		s, reason := ReadStatus(a.Data)
+		if reason != "" {
+			e.Add(bus.Fail, "fleet", "see who answers there: nats micro ls", "the status of %q cannot be read: %s", s.Replica, reason)
 			continue
 		}
 		e.statuses = append(e.statuses, s)
@@ -183,6 +183,7 @@ func (e *examination) kept(ctx context.Context, conn *bus.Conn) {
 		e.Error("heartbeats", err)
 		return
 	}
+	buckets = buckets.Reporting(e.name, e.skipped)
 	if beats, err := Heartbeats(ctx, buckets.Heartbeats); err != nil {
 		e.Error("heartbeats", err)
 	} else {
@@ -194,6 +195,15 @@ func (e *examination) kept(ctx context.Context, conn *bus.Conn) {
 	}
 	e.attested(ctx, buckets)
 	e.snapshots(ctx, buckets)
+}
+
+// skipped names the values of a bucket that cannot be read.
+func (e *examination) skipped(bucket, _ string, all []Unreadable) {
+	for _, u := range all {
+		key := "'" + strings.ReplaceAll(u.Key, "'", `'\''`) + "'" // it may be a stranger's, and is for a shell
+		e.Add(bus.Warn, "bucket "+bucket, fmt.Sprintf("unless a worker of another version wrote it, remove it: nats kv del %s %s", bucket, key),
+			"a value cannot be read, and is skipped: %s", u)
+	}
 }
 
 // attested looks at the newest checkpoint that more than one has attested.

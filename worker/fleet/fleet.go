@@ -10,7 +10,6 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
 
 	"lockstep/bus"
 )
@@ -36,18 +35,4 @@ type Objects interface {
 	// Get returns bus.ErrDamaged if there is no such object, or it is damaged.
 	Get(ctx context.Context, name string) ([]byte, error)
 	Remove(ctx context.Context, name string) error
-}
-
-// read decodes the values below a key of a bucket. What does not decode, or is
-// not wanted, is left out.
-func read[T any](ctx context.Context, kv KV, key string, wanted func(key string, value T) bool) ([]T, error) {
-	entries, err := kv.List(ctx, key)
-	var out []T
-	for _, e := range entries {
-		var value T
-		if json.Unmarshal(e.Value, &value) == nil && wanted(e.Key, value) {
-			out = append(out, value)
-		}
-	}
-	return out, err
 }

@@ -14,7 +14,9 @@ const HeartbeatTTL = 5 * time.Second
 // maxAdvisory is how many bytes of its advisory a heartbeat carries.
 const maxAdvisory = 1024
 
-const keyReplica = "replica" // heartbeats are at replica.NAME
+// KeyHeartbeats is the key below which heartbeats are, each under its replica's
+// name.
+const KeyHeartbeats = "replica"
 
 // Heartbeat is what a replica tells the fleet every second.
 type Heartbeat struct {
@@ -37,9 +39,7 @@ type Heartbeat struct {
 
 // Heartbeats reads the heartbeats of a fleet, sorted by name.
 func Heartbeats(ctx context.Context, kv KV) ([]Heartbeat, error) {
-	return read(ctx, kv, keyReplica, func(key string, h Heartbeat) bool {
-		return key == keyReplica+"."+h.Replica && h.Contract != "" && h.Encoding != ""
-	})
+	return read(ctx, kv, KeyHeartbeats, checkHeartbeat)
 }
 
 // PutHeartbeat writes a replica's heartbeat; of its advisory only as much as
@@ -50,13 +50,13 @@ func PutHeartbeat(ctx context.Context, kv KV, h Heartbeat) error {
 	if err != nil {
 		return err
 	}
-	return kv.Put(ctx, keyReplica+"."+h.Replica, value)
+	return kv.Put(ctx, KeyHeartbeats+"."+h.Replica, value)
 }
 
 // RemoveHeartbeat removes a replica that stops from the fleet. Without it the
 // heartbeat expires.
 func RemoveHeartbeat(ctx context.Context, kv KV, replica string) error {
-	return kv.Remove(ctx, keyReplica+"."+replica)
+	return kv.Remove(ctx, KeyHeartbeats+"."+replica)
 }
 
 // Peers returns the heartbeats of the replicas whose states can be compared

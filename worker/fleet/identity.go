@@ -75,6 +75,3 @@ func (i Identity) Differs(other Identity) (d Difference) {
 }
 
 func differ(a, b string) bool { return a != b && a != "" && b != "" }
-
-// complete reports whether every field is known.
-func (i Identity) complete() bool { return i.Incarnation != "" && i.Contract != "" && i.Encoding != "" }

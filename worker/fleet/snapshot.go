@@ -14,9 +14,11 @@ import (
 
 // Keys of the bucket of checkpoints, beside the attestations'.
 const (
-	keySnapshot = "snapshot" // pointers are at snapshot.SEQ
-	keyRejected = "aside"    // at aside.OBJECT
-	keyBase     = "base"     // at base.pinned
+	KeySnapshots = "snapshot" // pointers to snapshots are at snapshot.SEQ
+	keyRejected  = "aside"    // at aside.OBJECT
+	keyBase      = "base"     // at base.pinned
+
+	keyBasePinned = keyBase + ".pinned"
 )
 
 // Snapshot points to a replica's encoded state at a checkpoint.
@@ -40,16 +42,16 @@ type RejectedSnapshot struct {
 }
 
 // SnapshotKey is the key of the pointer to a checkpoint's snapshot.
-func SnapshotKey(seq uint64) string { return fmt.Sprintf("%s.%020d", keySnapshot, seq) }
+func SnapshotKey(seq uint64) string { return fmt.Sprintf("%s.%020d", KeySnapshots, seq) }
 
 // Snapshots reads the pointers to all snapshots, the oldest first.
 func Snapshots(ctx context.Context, kv KV) ([]Snapshot, error) {
-	return read(ctx, kv, keySnapshot, func(_ string, s Snapshot) bool { return s.complete() })
+	return read(ctx, kv, KeySnapshots, checkSnapshot)
 }
 
 // RejectedSnapshots reads which snapshots are not to be used.
 func RejectedSnapshots(ctx context.Context, kv KV) ([]RejectedSnapshot, error) {
-	return read(ctx, kv, keyRejected, func(string, RejectedSnapshot) bool { return true })
+	return read(ctx, kv, keyRejected, checkRejected)
 }
 
 // RejectSnapshot tells the fleet that a snapshot is not to be used.
@@ -64,7 +66,7 @@ func RejectSnapshot(ctx context.Context, kv KV, r RejectedSnapshot) error {
 // Base returns the snapshot that a compacted log begins with; nil if the log
 // was never compacted.
 func Base(ctx context.Context, kv KV) (*Snapshot, error) {
-	all, err := read(ctx, kv, keyBase, func(_ string, s Snapshot) bool { return s.complete() })
+	all, err := read(ctx, kv, keyBase, checkBase)
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
@@ -78,7 +80,7 @@ func Pin(ctx context.Context, kv KV, s Snapshot, genesis []byte) error {
 	if err != nil {
 		return err
 	}
-	return kv.Put(ctx, keyBase+".pinned", value)
+	return kv.Put(ctx, keyBasePinned, value)
 }
 
 // ErrUnread is returned when the store of snapshots did not answer, which says
@@ -139,7 +141,7 @@ func StoreSnapshot(
 
 // HasSnapshot reports whether a checkpoint has a snapshot already.
 func HasSnapshot(ctx context.Context, kv KV, seq uint64) (bool, error) {
-	entries, err := kv.List(ctx, keySnapshot)
+	entries, err := kv.List(ctx, KeySnapshots)
 	return slices.ContainsFunc(entries, func(e bus.Entry) bool { return e.Key == SnapshotKey(seq) }), err
 }
 

@@ -8,9 +8,19 @@ import (
 
 // Buckets are where a model's replicas leave their records for each other.
 type Buckets struct {
-	Heartbeats  *bus.Board
-	Checkpoints *bus.Board // attestations and pointers to snapshots
+	Heartbeats  KV
+	Checkpoints KV // attestations and pointers to snapshots
 	Snapshots   *bus.Blobs
+}
+
+// Reporting returns the same buckets, whose readers say what they skip: report
+// gets the name of a model's bucket and what was skipped below a key, which
+// may be nothing.
+func (b Buckets) Reporting(name string, report func(bucket, below string, skipped []Unreadable)) Buckets {
+	heartbeats, checkpoints, _ := bucketNames(name)
+	b.Heartbeats = Reported{b.Heartbeats, func(key string, skipped []Unreadable) { report(heartbeats, key, skipped) }}
+	b.Checkpoints = Reported{b.Checkpoints, func(key string, skipped []Unreadable) { report(checkpoints, key, skipped) }}
+	return b
 }
 
 // bucketNames are the names of a model's buckets.

@@ -66,7 +66,9 @@ func (r *Replica) meet(all []fleet.Heartbeat, put bool) {
 	}
 	peers := fleet.Peers(all, own.Identity)
 	r.peers.Store(&peers)
-	r.events.send(fleetAt{fleet.Furthest(peers)})
+	// Nobody is further than the log: a heartbeat that says so is not believed,
+	// or one value in a bucket could empty the group.
+	r.events.send(fleetAt{min(fleet.Furthest(peers), own.Seq+own.Lag)})
 }
 
 // retarget looks again where the log ends, in case it was taken back since the

@@ -138,6 +138,7 @@ func New(cfg Config) (*Replica, error) {
 		cfg.SnapshotEvery = snapshotEvery
 	}
 	r := &Replica{cfg: cfg, log: cfg.Logger.With("replica", cfg.Name), changed: make(chan struct{}, 1), events: newMailbox()}
+	r.readers()
 	r.core.init(m, cfg.Tamper, &r.lag)
 	r.lag.applied = &r.core.applied
 	r.audit = newAudit(r)

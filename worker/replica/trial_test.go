@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -141,6 +142,12 @@ func TestPeersAreOfTheSameLog(t *testing.T) {
 	if l.State() != fleet.Ready {
 		t.Error("it follows one that does not serve")
 	}
+	l.meet([]fleet.Heartbeat{own, like("junk", func(h *fleet.Heartbeat) { h.Seq = math.MaxUint64 })}, true)
+	l.send()
+	if l.State() != fleet.Ready {
+		t.Error("it follows one that says that it is further than the log")
+	}
+	l.lag.end.Store(own.Seq + 2*fleet.MaxBehind)
 	l.meet([]fleet.Heartbeat{own, like("far", func(h *fleet.Heartbeat) { h.Seq += 2 * fleet.MaxBehind })}, true)
 	l.send()
 	if l.State() != fleet.Replaying || l.group.joined {

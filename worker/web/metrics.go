@@ -148,7 +148,7 @@ func (c *collection) fleet(served *served, s *fleet.Status) {
 	for _, h := range fleet {
 		by[h.State]++
 		if h.Votes && h.Seq > s.Seq {
-			ahead = max(ahead, h.Seq-s.Seq)
+			ahead = max(ahead, min(h.Seq-s.Seq, s.Lag)) // nobody is further than the log
 		}
 	}
 	replicas := c.desc("lockstep_fleet_replicas", "Live replicas of the same log that this one knows of, itself included, by state.", "state")
