@@ -28,7 +28,8 @@ func TestPullTellsAHoleFromALoss(t *testing.T) {
 		{"a domain", []*nats.Msg{{Reply: "$JS.ACK.hub.account.M.c.1.1.1.1.0.token"}}, nil},
 		{"no place", []*nats.Msg{{Reply: "$JS.ACK.M.c"}}, errRestart},
 	} {
-		p := &pull{tail: &tail{deliver: func(*Message) error { return nil }}, next: 1}
+		p := newPull(&tail{window: newWindow(), deliver: func(*Message) error { return nil }})
+		p.asked = 10
 		var err error
 		for _, msg := range c.sent {
 			if err = p.take(t.Context(), msg); err != nil {

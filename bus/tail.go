@@ -48,22 +48,11 @@ func (e *RolledBackError) Error() string {
 	return fmt.Sprintf("the log holds another message at %d than the one applied: it was rolled back and continued, or made anew", e.Applied)
 }
 
-// TailBatch is how many messages a tail asks for at a time.
-const TailBatch = 1000
-
-// While somebody publishes, a tail asks for fewer: with 1,000 the slowest
-// hundredth of the acknowledgements takes three times as long (four replays on
-// two cores), and a replay that is alone is a third faster.
-const (
-	tailPolite = 250
-	tailQuiet  = time.Second // without a publish: nobody publishes
-)
-
 const (
 	tailRun       = 64                     // messages taken in a row at most
 	tailHeartbeat = 250 * time.Millisecond // how often an idle server says that it lives
 	tailSilence   = 3 * tailHeartbeat      // without a word: start anew
-	tailIdle      = 4                      // heartbeats without a message: see whether the log has more
+	tailIdle      = time.Second            // without a message: see whether the log has more
 	tailExpiry    = 30 * time.Second       // of a request for messages
 	tailAPI       = time.Second            // of an API call of the tail
 	tailLinger    = 10 * time.Second       // how long a server keeps a consumer that nobody asks
@@ -83,7 +72,7 @@ var errRestart = errors.New("the tail's consumer ended")
 // message must pass the position's Check: a log that was rolled back and
 // continued looks contiguous otherwise.
 func (l *Log) Tail(ctx context.Context, from Position, deliver func(*Message) error) error {
-	t := &tail{log: l, position: from, deliver: deliver}
+	t := &tail{log: l, position: from, deliver: deliver, window: newWindow()}
 	for {
 		err := t.run(ctx)
 		if ctx.Err() != nil {
@@ -108,6 +97,7 @@ type tail struct {
 	log      *Log
 	position Position
 	deliver  func(*Message) error
+	window   *window
 	failure  error  // what deliver returned
 	said     string // why the log cannot be read, empty if it can
 	started  bool   // once
@@ -172,14 +162,15 @@ func (t *tail) replay(ctx context.Context) error {
 		}
 	}
 	conn := t.log.conn
-	messages := make(chan *nats.Msg, 4*TailBatch)
+	messages := make(chan *nats.Msg, maxWindow+1024) // and what the consumer says of itself
 	inbox := conn.NewInbox()
 	sub, err := conn.ChanSubscribe(inbox, messages)
 	if err != nil {
 		return err
 	}
 	defer sub.Unsubscribe()
-	p := &pull{tail: t, inbox: inbox, next: max(t.position.Applied, 1), subject: conn.api + "CONSUMER.MSG.NEXT." + t.log.config.Stream() + "." + consumer}
+	p := newPull(t)
+	p.inbox, p.subject = inbox, conn.api+"CONSUMER.MSG.NEXT."+t.log.config.Stream()+"."+consumer
 	return p.loop(ctx, messages)
 }
 
@@ -250,67 +241,111 @@ type pull struct {
 	tail    *tail
 	subject string
 	inbox   string
-	next    uint64    // the sequence that must come next
-	sent    uint64    // the consumer's own count of what it sent
-	asked   int       // messages asked for that did not come yet
-	idle    int       // heartbeats since the last message
-	end     uint64    // of the log, when the last message was sent
-	grew    time.Time // when that was last seen to move, by somebody's publish
+	next    uint64 // the sequence that must come next
+	sent    uint64 // the consumer's own count of what it sent
+	asked   uint64 // that count once all that was asked for has come
+	flow    flow
+	pace    pace
+	came    time.Time // when a message came last, or the log was looked at
 	msg     Message
 }
 
+func newPull(t *tail) *pull {
+	return &pull{tail: t, next: max(t.position.Applied, 1), flow: flow{now: time.Now}, pace: pace{now: time.Now}}
+}
+
 func (p *pull) loop(ctx context.Context, messages <-chan *nats.Msg) error {
-	if err := p.ask(p.batch()); err != nil {
-		return err
-	}
 	silence := time.NewTimer(tailSilence)
 	defer silence.Stop()
-	for {
+	turn := time.NewTimer(tailSilence) // to ask, while the tail is polite
+	defer turn.Stop()
+	for p.came = time.Now(); ; {
+		wait, err := p.ask()
+		if err != nil {
+			return err
+		}
+		if wait > 0 {
+			turn.Reset(wait)
+		}
+		began, dry := time.Time{}, p.dry()
+		if dry {
+			began = time.Now()
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-silence.C:
 			return errRestart
+		case <-turn.C:
 		case msg := <-messages:
+			if dry {
+				p.flow.waited(time.Since(began))
+			}
 			if err := p.takeAll(ctx, msg, messages); err != nil {
 				return err
 			}
 			silence.Reset(tailSilence)
 		}
-		if batch := p.batch(); p.asked <= batch/2 {
-			if err := p.ask(batch - p.asked); err != nil {
-				return err
-			}
-		}
 	}
-}
-
-// batch is how many messages may be on their way.
-func (p *pull) batch() int {
-	if !p.grew.IsZero() && time.Since(p.grew) < tailQuiet {
-		return tailPolite
-	}
-	return TailBatch
 }
 
 // takeAll handles a message and, up to a number, those that are here already:
 // to wait for each by itself takes longer than to read it.
 func (p *pull) takeAll(ctx context.Context, msg *nats.Msg, messages <-chan *nats.Msg) error {
+	before := p.sent
 	for more := min(len(messages), tailRun); ; more-- {
-		if err := p.take(ctx, msg); err != nil || more == 0 {
+		if err := p.take(ctx, msg); err != nil {
 			return err
+		}
+		if more == 0 {
+			break
 		}
 		msg = <-messages
 	}
+	if p.sent != before {
+		p.came = time.Now()
+	}
+	if p.flow.turn(p.sent, p.asked) {
+		p.tail.window.grow()
+	}
+	return nil
 }
 
-// ask requests more messages.
-func (p *pull) ask(n int) error {
+// dry reports whether the server has sent all that it was asked for, and has
+// more.
+func (p *pull) dry() bool { return p.msg.Pending > 0 && p.flow.atEnd(p.sent) }
+
+// ask requests as many messages as the window has room for. A tail that is
+// polite asks for few at a time, and has to wait between; then the rest of that
+// wait is returned.
+func (p *pull) ask() (wait time.Duration, err error) {
+	size := p.tail.window.size()
+	for {
+		underWay := int(p.asked - p.sent)
+		n := size - underWay
+		if n < max(size/4, 1) { // not worth a request
+			return 0, nil
+		}
+		if now := time.Now(); p.msg.Pending > uint64(underWay) && p.pace.polite(now) {
+			if wait := p.pace.due.Sub(now); wait > 0 {
+				return wait, nil
+			}
+			n = min(n, politeBatch)
+			p.pace.asked(n, p.tail.window.mean, now)
+		}
+		if err := p.request(n); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (p *pull) request(n int) error {
 	request, err := json.Marshal(map[string]any{"batch": n, "expires": tailExpiry, "idle_heartbeat": tailHeartbeat})
 	if err != nil {
 		return err
 	}
-	p.asked += n
+	p.asked += uint64(n)
+	p.flow.asked(p.asked)
 	return p.tail.log.conn.PublishRequest(p.subject, p.inbox, request)
 }
 
@@ -330,14 +365,8 @@ func (p *pull) take(ctx context.Context, msg *nats.Msg) error {
 	if p.sent++; count != p.sent {
 		return fmt.Errorf("%w: delivery %d came after %d", errRestart, count, p.sent-1)
 	}
-	p.asked--
-	p.idle = 0
-	if end := p.msg.Seq + p.msg.Pending; end != p.end {
-		if p.end > 0 {
-			p.grew = time.Now()
-		}
-		p.end = end
-	}
+	p.pace.came(p.msg.Seq + p.msg.Pending)
+	tooMuch := p.tail.window.took(msg.Size(), int(p.asked-p.sent))
 	if p.msg.Seq != p.next {
 		return &GapError{Want: p.next, Got: p.msg.Seq}
 	}
@@ -353,6 +382,9 @@ func (p *pull) take(ctx context.Context, msg *nats.Msg) error {
 		return t.failure
 	}
 	t.position.Applied = p.msg.Seq
+	if tooMuch {
+		return fmt.Errorf("%w: %d messages of %d bytes are on their way", errRestart, p.asked-p.sent, msg.Size())
+	}
 	return nil
 }
 
@@ -360,17 +392,18 @@ func (p *pull) take(ctx context.Context, msg *nats.Msg) error {
 func (p *pull) control(ctx context.Context, msg *nats.Msg) error {
 	switch msg.Header.Get("Status") {
 	case "100": // heartbeat
-		if p.idle++; p.idle >= tailIdle {
-			p.idle = 0
+		if now := time.Now(); now.Sub(p.came) >= tailIdle {
+			p.came = now
 			return p.checkLag(ctx)
 		}
 		return nil
 	case "408": // a request expired
-		left, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
-		if err != nil {
+		left, err := strconv.ParseUint(msg.Header.Get("Nats-Pending-Messages"), 10, 64)
+		if err != nil || left > p.asked-p.sent {
 			return errRestart
 		}
 		p.asked -= left
+		p.flow.expired()
 		return nil
 	}
 	return fmt.Errorf("%w: %s", errRestart, msg.Header.Get("Description"))

@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"lockstep/bus"
+	"lockstep/bus/bustest/farlink"
 	"lockstep/model"
 	"lockstep/worker/replica"
 )
@@ -33,6 +34,7 @@ func figures() []figure {
 		{name: "predict-sync", what: "predictions/s, 64 synchronous clients ÷ a micro echo of the same size", goal: 0.95, measure: predictions(synchronous(64, nil), "echo")},
 		{name: "replay", what: "replay of single events ÷ a raw reader with the same settings", goal: 0.90, rounds: 5, measure: replays(1)},
 		{name: "replay-batches", what: "replay of batches of 100, events/s ÷ a raw reader of single messages", goal: 2, rounds: 5, measure: replays(100)},
+		{name: "replay-far", what: "replay through a link of 40 ms and 400 Mbit/s ÷ a raw reader whose window covers it", goal: 0.80, rounds: 5, measure: replayFar},
 		{name: "learn", what: "bulk learn, sync always, events/s ÷ acknowledged single publishes, many in flight", goal: 20, measure: bulkLearn},
 		{name: "teach-1", what: "teaches/s of 1 client, sync always ÷ those under a Nats-Msg-Id, which are stored one by one", goal: 0.95, measure: teaches(1)},
 		{name: "teach-64", what: "teaches/s of 64 clients, sync always ÷ acknowledged single publishes by 64", goal: 4, measure: teaches(64)},
@@ -334,29 +336,65 @@ func replays(batch int) func(*bench, int) (float64, float64, error) {
 				}
 			}
 		}
-		ours := func() (float64, error) {
-			m, err := model.New(model.DefaultSpec())
-			if err != nil {
-				return 0, err
-			}
-			_, last, err := log.End(b.ctx)
-			if err != nil {
-				return 0, err
-			}
-			began := time.Now()
-			_, err = replica.FoldTo(b.ctx, log, m, last)
-			if err == nil && m.Learned() != uint64((b.events+batch-1)/batch*batch) {
-				err = fmt.Errorf("%d events were learned", m.Learned())
-			}
-			return float64(m.Learned()) / time.Since(began).Seconds(), err
-		}
-		floor := func() (float64, error) { return rawRead(b.ctx, url, single) }
+		ours := func() (float64, error) { return b.foldAll(log, (b.events+batch-1)/batch*batch) }
+		floor := func() (float64, error) { return rawRead(b.ctx, url, single, rawBatch) }
 		return turns(round, ours, floor)
 	}
 }
 
-// rawRead reads a log as its tail does, and does nothing with it.
-func rawRead(ctx context.Context, url string, log *bus.Log) (float64, error) {
+// foldAll folds a whole log of so many events, and returns how many a second.
+func (b *bench) foldAll(log *bus.Log, events int) (float64, error) {
+	m, err := model.New(model.DefaultSpec())
+	if err != nil {
+		return 0, err
+	}
+	_, last, err := log.End(b.ctx)
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	_, err = replica.FoldTo(b.ctx, log, m, last)
+	if err == nil && m.Learned() != uint64(events) {
+		err = fmt.Errorf("%d events were learned", m.Learned())
+	}
+	return float64(m.Learned()) / time.Since(began).Seconds(), err
+}
+
+// replayFar is replays with a server that is 40 ms away, behind 400 Mbit/s. On
+// a link without a bandwidth the fold itself is what takes time.
+func replayFar(b *bench, round int) (float64, float64, error) {
+	url, err := b.server(true)
+	if err != nil {
+		return 0, 0, err
+	}
+	if _, err := b.fill(url, b.events, 1); err != nil {
+		return 0, 0, err
+	}
+	link, err := farlink.Open(farlink.Config{Target: strings.TrimPrefix(url, "nats://"), RoundTrip: 40 * time.Millisecond, BytesPerSecond: 50 << 20})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer link.Close()
+	far := "nats://" + link.Addr()
+	nc, err := b.connect(far)
+	if err != nil {
+		return 0, 0, err
+	}
+	log, err := bus.BindLog(b.ctx, nc, bus.LogConfig{Model: "penguins"})
+	if err != nil {
+		return 0, 0, err
+	}
+	ours := func() (float64, error) { return b.foldAll(log, b.events) }
+	floor := func() (float64, error) { return rawRead(b.ctx, far, log, 20*rawBatch) }
+	return turns(round, ours, floor)
+}
+
+// rawBatch is how many messages a raw reader asks for at a time.
+const rawBatch = 1000
+
+// rawRead reads a log as its tail does, so many messages at a time, and does
+// nothing with it.
+func rawRead(ctx context.Context, url string, log *bus.Log, batch int) (float64, error) {
 	_, last, err := log.End(ctx)
 	if err != nil {
 		return 0, err
@@ -375,23 +413,23 @@ func rawRead(ctx context.Context, url string, log *bus.Log) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	messages := make(chan *nats.Msg, 4*bus.TailBatch)
+	messages := make(chan *nats.Msg, 4*batch)
 	inbox := nc.NewInbox()
 	if _, err := nc.ChanSubscribe(inbox, messages); err != nil {
 		return 0, err
 	}
-	request, err := json.Marshal(map[string]any{"batch": bus.TailBatch, "expires": 30 * time.Second})
+	request, err := json.Marshal(map[string]any{"batch": batch, "expires": 30 * time.Second})
 	if err != nil {
 		return 0, err
 	}
 	next := "$JS.API.CONSUMER.MSG.NEXT.PENGUINS." + consumer.CachedInfo().Name
 	asked := 0
 	for n := uint64(0); n < last; {
-		if asked <= bus.TailBatch/2 {
+		if asked <= batch/2 {
 			if err := nc.PublishRequest(next, inbox, request); err != nil {
 				return 0, err
 			}
-			asked += bus.TailBatch
+			asked += batch
 		}
 		select {
 		case msg := <-messages:
