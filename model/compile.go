@@ -24,7 +24,16 @@ func (m *Model) compile(unbounded bool) error {
 	if s.Label.MaxValues > maxLabels {
 		problems = append(problems, fmt.Sprintf("label %s: max_values is %d, the most is %d", s.Label.Name, s.Label.MaxValues, maxLabels))
 	}
-	limits := river.Limits{Classes: s.Label.MaxValues, Unbounded: unbounded}
+	limits := river.Limits{Classes: s.Label.MaxValues, TargetMin: s.Label.Min, TargetMax: s.Label.Max, Unbounded: unbounded}
+	switch s.Label.Type {
+	case Category:
+		limits.Label, limits.Tasks = "a category", []river.Task{river.Classification}
+	case Boolean:
+		limits.Classes = 2
+		limits.Label, limits.Tasks = "a boolean", []river.Task{river.BinaryClassification, river.Classification}
+	case Number:
+		limits.Label, limits.Tasks = "a number", []river.Task{river.Regression}
+	}
 	program, more := river.Compile(s.Pipeline, limits, m.inputs)
 	problems = append(problems, more...)
 	if len(problems) == 0 {
@@ -44,8 +53,13 @@ func (m *Model) inputs(newSlot func(river.ColumnKind) int) []river.Column {
 	for i := range m.spec.Inputs {
 		f := &m.spec.Inputs[i]
 		col := river.Column{Kind: river.NumberColumn, Name: f.Name, Nullable: f.Nullable, Min: f.Min, Max: f.Max}
-		if f.Type == Category {
+		switch f.Type {
+		case Category:
 			col.Kind, col.Vocab, col.MaxValues, col.MaxBytes = river.CategoryColumn, &m.vocabs[i], f.MaxValues, f.MaxBytes
+		case Timestamp:
+			col.Kind = river.TimestampColumn
+		case Text:
+			col.Kind, col.MaxBytes = river.TextColumn, f.MaxBytes
 		}
 		col.Slot = newSlot(col.Kind)
 		m.loads = append(m.loads, load{input: i, slot: col.Slot})

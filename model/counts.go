@@ -18,7 +18,7 @@ func (m *Model) Counts() map[string]any {
 	for _, step := range m.program.Steps {
 		step.Report(r)
 	}
-	m.program.Classifier.Report(r)
+	m.program.Last().Report(r)
 	return out
 }
 

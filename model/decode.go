@@ -1,6 +1,7 @@
 package model
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"strconv"
@@ -17,7 +18,7 @@ const maxID = 256
 
 // Value is what an event has for one input.
 type Value struct {
-	Num  float64 // of a number; never -0, NaN or infinite
+	Num  float64 // of a number, never -0, NaN or infinite; of a boolean 0 or 1
 	Text []byte  // of a category; a view, valid until the decoder's next call
 	Null bool
 }
@@ -29,7 +30,7 @@ type Row []Value
 // is not to be used.
 type Event struct {
 	Row      Row
-	Label    []byte
+	Label    Value
 	ID       []byte // the event's own id, nil if it has none
 	Problems []Problem
 }
@@ -227,9 +228,7 @@ func (d *Decoder) fields(e *Event, row Row) {
 			d.attributes(row)
 		case string(key) == d.spec.Label.Name:
 			label = true
-			var v Value
-			d.category(&d.spec.Label, &v)
-			e.Label = v.Text
+			d.value(&d.spec.Label, &e.Label)
 		case string(key) == "id":
 			e.ID = d.id()
 		default:
@@ -263,18 +262,18 @@ func (d *Decoder) attributes(row Row) {
 			continue
 		}
 		d.seen[i] = true
-		if f := &d.spec.Inputs[i]; f.Type == Category {
-			d.category(f, &row[i])
-		} else {
-			d.number(f, &row[i])
-		}
+		d.value(&d.spec.Inputs[i], &row[i])
 	}
 	if r.err != nil {
 		return
 	}
 	for i, seen := range d.seen {
-		if !seen {
-			r.missing(d.spec.Inputs[i].Name)
+		switch f := &d.spec.Inputs[i]; {
+		case seen:
+		case f.Optional:
+			row[i].Null = true
+		default:
+			r.missing(f.Name)
 		}
 	}
 }
@@ -290,9 +289,25 @@ func (d *Decoder) input(name []byte) (i int, known bool) {
 	return i, true
 }
 
-// category reads a category's value and checks it. The value is filled in
-// where it stands, for returning it costs a fifth of the whole time.
-func (d *Decoder) category(f *Field, v *Value) {
+// value reads the value of a field and checks it. The value is filled in where
+// it stands, for returning it costs a fifth of the whole time.
+func (d *Decoder) value(f *Field, v *Value) {
+	switch f.Type {
+	case Category:
+		d.category(f, v)
+	case Number:
+		d.number(f, v)
+	case Boolean:
+		d.boolean(f, v)
+	case Timestamp:
+		d.timestamp(f, v)
+	default:
+		d.text(f, v)
+	}
+}
+
+// text reads a text and checks its length.
+func (d *Decoder) text(f *Field, v *Value) {
 	r := &d.reader
 	switch b := r.peek(); {
 	case b == '"':
@@ -305,6 +320,98 @@ func (d *Decoder) category(f *Field, v *Value) {
 	default:
 		d.notText()
 	}
+}
+
+// timestamp reads a moment: an RFC 3339 text, or seconds since 1970.
+func (d *Decoder) timestamp(f *Field, v *Value) {
+	r := &d.reader
+	switch b := r.peek(); {
+	case b == '"':
+		seconds, ok := parseTimestamp(r.text())
+		if v.Num = seconds; !ok && r.err == nil {
+			r.wrong("datetime_parsing", momentWanted)
+		}
+	case beginsNumber(b), b == 'n' && f.Nullable:
+		d.number(f, v)
+	default:
+		r.wrong("datetime_type", momentWanted)
+		r.skip()
+	}
+}
+
+// boolean reads true or false.
+func (d *Decoder) boolean(f *Field, v *Value) {
+	r := &d.reader
+	switch b := r.peek(); {
+	case b == 't':
+		r.literal("true")
+		v.Num = 1
+	case b == 'f':
+		r.literal("false")
+	case b == 'n' && f.Nullable:
+		r.literal("null")
+		v.Null = true
+	default:
+		r.wrong("bool_type", "Input should be a valid boolean")
+		r.skip()
+	}
+}
+
+// category reads a category's value and checks it.
+func (d *Decoder) category(f *Field, v *Value) {
+	before := len(d.reader.problems)
+	if r := &d.reader; f.Integers && beginsNumber(r.peek()) {
+		if v.Text = r.numeral(); r.err == nil && !isInteger(v.Text) {
+			r.wrong("int_type", "Input should be a text or a whole number of at most 15 digits")
+			return
+		}
+	} else {
+		d.text(f, v)
+	}
+	if f.Values != nil && !v.Null && len(d.reader.problems) == before && !f.takes(v.Text) {
+		d.reader.wrong("literal_error", "Input should be "+oneOf(f.Values))
+	}
+}
+
+// isInteger reports whether a JSON number is spelled as a whole one.
+func isInteger(text []byte) bool {
+	digits := bytes.TrimPrefix(text, []byte{'-'})
+	for _, b := range digits {
+		if b < '0' || b > '9' {
+			return false
+		}
+	}
+	return len(digits) <= 15 && string(text) != "-0"
+}
+
+// takes reports whether a closed vocabulary has a value.
+func (f *Field) takes(text []byte) bool {
+	for _, value := range f.Values {
+		if value == string(text) {
+			return true
+		}
+	}
+	return false
+}
+
+// oneOf lists values as pydantic does; of many the first few.
+func oneOf(values []string) string {
+	const most = 8
+	var b strings.Builder
+	for i, value := range values[:min(len(values), most)] {
+		switch {
+		case i == 0:
+		case i == len(values)-1:
+			b.WriteString(" or ")
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString("'" + value + "'")
+	}
+	if len(values) > most {
+		fmt.Fprintf(&b, " or one of %d others", len(values)-most)
+	}
+	return b.String()
 }
 
 // number reads a number's value and checks it.
@@ -391,26 +498,33 @@ func (d *Decoder) notObject() {
 // nil, the event's own id. The keys stand in the spec's order, so equal
 // events have equal bytes. It does not check: Learn refuses what is not UTF-8
 // or not finite, and what the spec does not allow.
-func AppendLearn(dst []byte, s *Spec, row Row, label, id []byte) []byte {
+func AppendLearn(dst []byte, s *Spec, row Row, label Value, id []byte) []byte {
 	dst = append(dst, `{"attributes":{`...)
 	for i := range s.Inputs {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
 		dst = append(appendText(dst, s.Inputs[i].Name), ':')
-		switch v := &row[i]; {
-		case v.Null:
-			dst = append(dst, "null"...)
-		case s.Inputs[i].Type == Category:
-			dst = appendText(dst, string(v.Text))
-		default:
-			dst = river.AppendNumber(dst, v.Num)
-		}
+		dst = appendValue(dst, s.Inputs[i].Type, &row[i])
 	}
 	dst = append(appendText(append(dst, `},`...), s.Label.Name), ':')
-	dst = appendText(dst, string(label))
+	dst = appendValue(dst, s.Label.Type, &label)
 	if id != nil {
 		dst = appendText(append(dst, `,"id":`...), string(id))
 	}
 	return append(dst, '}')
+}
+
+// appendValue appends a value as JSON.
+func appendValue(dst []byte, t FieldType, v *Value) []byte {
+	switch {
+	case v.Null:
+		return append(dst, "null"...)
+	case t.IsText():
+		return appendText(dst, string(v.Text))
+	case t == Boolean:
+		return append(dst, booleanText(v.Num)...)
+	default:
+		return river.AppendNumber(dst, v.Num)
+	}
 }

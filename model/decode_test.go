@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -42,6 +43,18 @@ pipeline: GaussianNB
 	return s
 }
 
+// valueText is a value as a text that differs for different values.
+func valueText(f *Field, v Value) string {
+	switch {
+	case v.Null:
+		return "null"
+	case f.Type.IsText():
+		return strconv.Quote(string(v.Text))
+	default:
+		return fmt.Sprint(v.Num) + strings.Repeat(" signed", int(math.Float64bits(v.Num)>>63))
+	}
+}
+
 // said is a result as a text: the row, or the problems.
 func said(s *Spec, row Row, err error) string {
 	var invalid *InvalidError
@@ -50,14 +63,7 @@ func said(s *Spec, row Row, err error) string {
 	}
 	var parts []string
 	for i, v := range row {
-		switch {
-		case v.Null:
-			parts = append(parts, "null")
-		case s.Inputs[i].Type == Category:
-			parts = append(parts, strconv.Quote(string(v.Text)))
-		default:
-			parts = append(parts, fmt.Sprint(v.Num)+strings.Repeat(" signed", int(math.Float64bits(v.Num)>>63)))
-		}
+		parts = append(parts, valueText(&s.Inputs[i], v))
 	}
 	return strings.Join(parts, " ")
 }
@@ -216,7 +222,7 @@ func learned(s *Spec, events []Event, batch bool, err error) string {
 			b.WriteString(problemLines(e.Problems))
 			continue
 		}
-		fmt.Fprintf(&b, "%s -> %q", said(s, e.Row, nil), e.Label)
+		fmt.Fprintf(&b, "%s -> %s", said(s, e.Row, nil), valueText(&s.Label, e.Label))
 		if e.ID != nil {
 			fmt.Fprintf(&b, " id %q", e.ID)
 		}
@@ -287,7 +293,7 @@ func TestLargestBatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range events {
-		if got := said(s, events[i].Row, nil); got != said(s, want, nil) || string(events[i].Label) != "Adelie" {
+		if got := said(s, events[i].Row, nil); got != said(s, want, nil) || string(events[i].Label.Text) != "Adelie" {
 			t.Fatalf("event %d: %s", i, got)
 		}
 	}
@@ -375,8 +381,8 @@ func TestViews(t *testing.T) {
 	}
 	for i, e := range events {
 		text, label := string(rune(i+0x20))+`\`, string(rune(i+0x10))+`"`
-		if string(e.Row[1].Text) != text || string(e.Label) != label {
-			t.Errorf("event %d: %q %q, want %q %q", i, e.Row[1].Text, e.Label, text, label)
+		if string(e.Row[1].Text) != text || string(e.Label.Text) != label {
+			t.Errorf("event %d: %q %q, want %q %q", i, e.Row[1].Text, e.Label.Text, text, label)
 		}
 	}
 }
@@ -427,21 +433,21 @@ func TestQuickIsParseFloat(t *testing.T) {
 func TestAppendLearn(t *testing.T) {
 	s := tiny(t)
 	row := Row{{Num: -2.5}, {Text: []byte("\"\\\n<é")}}
-	got := string(AppendLearn([]byte("> "), s, row, []byte("\x7f/"), []byte("a\x1f")))
+	got := string(AppendLearn([]byte("> "), s, row, Value{Text: []byte("\x7f/")}, []byte("a\x1f")))
 	want := `> {"attributes":{"x":-2.5,"c":"\"\\\u000a<é"},"y":"` + "\x7f" + `/","id":"a\u001f"}`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got := AppendLearn(nil, s, row, nil, []byte{}); !bytes.HasSuffix(got, []byte(`"id":""}`)) {
+	if got := AppendLearn(nil, s, row, Value{}, []byte{}); !bytes.HasSuffix(got, []byte(`"id":""}`)) {
 		t.Errorf("an empty id, which is refused, became none: %s", got)
 	}
 	row[1] = Value{Null: true}
-	got, want = string(AppendLearn(nil, s, row, nil, nil)), `{"attributes":{"x":-2.5,"c":null},"y":""}`
+	got, want = string(AppendLearn(nil, s, row, Value{}, nil)), `{"attributes":{"x":-2.5,"c":null},"y":""}`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	for _, bad := range []Row{{{Num: math.NaN()}, {Null: true}}, {{Num: math.Inf(1)}, {Null: true}}, {{Num: 1}, {Text: []byte("\xff")}}} {
-		body := AppendLearn(nil, s, bad, nil, nil)
+		body := AppendLearn(nil, s, bad, Value{}, nil)
 		if _, _, err := NewDecoder(s).Learn(body); err == nil {
 			t.Errorf("%s is learned", body)
 		}
@@ -559,13 +565,14 @@ func (w *twin) value(f *Field, n node, loc []any) Value {
 	switch {
 	case n.kind == 'n' && f.Nullable:
 		return Value{Null: true}
-	case f.Type == Category && n.kind == '"':
-		if len(n.text) > f.MaxBytes {
-			w.note("string_too_long", loc)
-		}
-		return Value{Text: []byte(n.text)}
-	case f.Type == Category:
-		w.mistyped("string_type", n, loc)
+	case f.Type.IsText():
+		return w.textValue(f, n, loc)
+	case f.Type == Boolean && (n.kind == 't' || n.kind == 'f'):
+		return Value{Num: map[bool]float64{true: 1}[n.kind == 't']}
+	case f.Type == Boolean:
+		w.mistyped("bool_type", n, loc)
+	case f.Type == Timestamp && n.kind == '"':
+		return w.moment(n, loc)
 	case n.kind == '0':
 		v, err := strconv.ParseFloat(n.text, 64)
 		switch {
@@ -579,9 +586,48 @@ func (w *twin) value(f *Field, n node, loc []any) Value {
 			w.note("less_than_equal", loc)
 		}
 		return Value{Num: v + 0}
+	case f.Type == Timestamp:
+		w.mistyped("datetime_type", n, loc)
 	default:
 		w.mistyped("float_type", n, loc)
 	}
+	return Value{}
+}
+
+// textValue is what value gives for a text or a category.
+func (w *twin) textValue(f *Field, n node, loc []any) Value {
+	integer := f.Integers && n.kind == '0'
+	switch {
+	case integer && !regexp.MustCompile(`^(0|-?[1-9][0-9]{0,14})$`).MatchString(n.text):
+		w.note("int_type", loc)
+	case n.kind != '"' && !integer:
+		w.mistyped("string_type", n, loc)
+	case len(n.text) > f.MaxBytes && !integer:
+		w.note("string_too_long", loc)
+	case f.Values != nil && !slices.Contains(f.Values, n.text):
+		w.note("literal_error", loc)
+	default:
+		return Value{Text: []byte(n.text)}
+	}
+	return Value{}
+}
+
+// strictMoment refuses what time.Parse lets pass: an hour of one digit, and a
+// comma before the fraction.
+var strictMoment = regexp.MustCompile(`^\d{4}-\d\d-\d\d([T ]\d\d:[^,]*)?$`)
+
+// moment reads a timestamp by the standard library.
+func (w *twin) moment(n node, loc []any) Value {
+	text := strings.ToUpper(n.text)
+	for _, layout := range []string{"2006-01-02", "2006-01-02T15:04", "2006-01-02T15:04:05"} {
+		for _, zone := range []string{"", "Z07:00"} {
+			t, err := time.Parse(layout+zone, strings.Replace(text, " ", "T", 1))
+			if err == nil && t.Unix() >= minTimestamp && t.Unix() <= maxTimestamp && layout+zone != "2006-01-02Z07:00" && strictMoment.MatchString(text) {
+				return Value{Num: float64(t.Unix()) + float64(t.Nanosecond()/1000)/1e6}
+			}
+		}
+	}
+	w.note("datetime_parsing", loc)
 	return Value{}
 }
 
@@ -600,8 +646,12 @@ func (w *twin) attributes(n node, loc []any) Row {
 			row[i] = w.value(&w.spec.Inputs[i], child, loc)
 		}
 	})
-	for _, f := range w.spec.Inputs {
-		if !seen[f.Name] {
+	for i, f := range w.spec.Inputs {
+		switch {
+		case seen[f.Name]:
+		case f.Optional:
+			row[i].Null = true
+		default:
 			w.note("missing", at(loc, f.Name))
 		}
 	}
@@ -619,7 +669,7 @@ func (w *twin) event(n node, loc []any) (e Event) {
 		case "attributes":
 			e.Row = w.attributes(child, loc)
 		case w.spec.Label.Name:
-			e.Label = w.value(&w.spec.Label, child, loc).Text
+			e.Label = w.value(&w.spec.Label, child, loc)
 		case "id":
 			v := w.value(&Field{Type: Category, Nullable: true, MaxBytes: maxID}, child, loc)
 			if e.ID = v.Text; !v.Null && child.kind == '"' && len(v.Text) == 0 {
@@ -638,8 +688,8 @@ func (w *twin) event(n node, loc []any) (e Event) {
 }
 
 // good is a good event as a text, bad the problems of a bad one.
-func good(s *Spec, row Row, label, id []byte) string {
-	return fmt.Sprintf("good %s %q %q %t\n", said(s, row, nil), label, id, id == nil)
+func good(s *Spec, row Row, label Value, id []byte) string {
+	return fmt.Sprintf("good %s %s %q %t\n", said(s, row, nil), valueText(&s.Label, label), id, id == nil)
 }
 
 func bad(problems []string) string {
@@ -669,7 +719,7 @@ func (w *twin) sayAttributes(data []byte) string {
 	if len(w.problems) > 0 {
 		return bad(w.problems)
 	}
-	return good(w.spec, row, nil, nil)
+	return good(w.spec, row, Value{}, nil)
 }
 
 func (w *twin) sayLearn(data []byte) string {
@@ -711,7 +761,7 @@ func sayAttributes(d *Decoder, data []byte) string {
 	if errors.As(err, &invalid) {
 		return bad(kinds(invalid.Problems))
 	}
-	return good(d.spec, row, nil, nil)
+	return good(d.spec, row, Value{}, nil)
 }
 
 func sayLearn(d *Decoder, data []byte) string {

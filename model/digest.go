@@ -3,6 +3,7 @@ package model
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 
 	"lockstep/model/river"
@@ -40,7 +41,7 @@ func newDigests(m *Model) digests {
 	for i, step := range m.program.Steps {
 		add(fmt.Sprintf("step %d", i), step.Code)
 	}
-	add("classifier", m.program.Classifier.Code)
+	add(m.program.Task().String(), m.program.Last().Code)
 	add("metrics", m.metrics.code)
 	add("ids", m.ids.head)
 	d.pages = len(d.segments)
@@ -175,6 +176,9 @@ func restore(s *Spec, state []byte) (*Model, error) {
 // so that nothing refers past an end.
 func (m *Model) consistent() bool {
 	labels := len(m.labels.Texts)
+	if m.program.Binary != nil && !slices.Equal(m.labels.Texts, []string{falseText, trueText}) {
+		return false
+	}
 	if labels > m.spec.Label.MaxValues || len(m.metrics.confusion) > labels {
 		return false
 	}
@@ -189,7 +193,14 @@ func (m *Model) consistent() bool {
 		}
 	}
 	for i := range m.ids.entries {
-		if e := &m.ids.entries[i]; e.label < 0 || int(e.label) >= labels || e.predicted < none || int(e.predicted) >= labels {
+		e := &m.ids.entries[i]
+		if m.spec.Label.Type == Number {
+			if !finite(e.label.number()) || !finite(e.predicted.number()) {
+				return false
+			}
+			continue
+		}
+		if !e.label.among(0, labels) || !e.predicted.among(none, labels) {
 			return false
 		}
 	}

@@ -44,7 +44,7 @@ func (e *Entry) Read(msg Message) {
 		event, name := &e.events[i], eventName{}
 		if len(event.Problems) == 0 {
 			if name.key, name.named = e.hasher.key(msg.ID, i, event.ID); name.named {
-				name.payload = e.hasher.payload(e.spec.Inputs, event)
+				name.payload = e.hasher.payload(e.spec, event)
 			}
 		}
 		e.names = append(e.names, name)

@@ -88,7 +88,7 @@ func (r *replayer) line(l *traceLine) {
 	if string(l.Species) == "null" {
 		return
 	}
-	if label := strings.Trim(string(l.Species), `"`); p.Known && p.Label == label {
+	if label := strings.Trim(string(l.Species), `"`); p.Known && p.Label.Text == label {
 		r.correct++
 	}
 	result := r.model.Apply(Message{Seq: r.model.Seq() + 1, Subject: SubjectLearn, Data: l.learnEvent()})
@@ -99,7 +99,7 @@ func (r *replayer) line(l *traceLine) {
 
 func (r *replayer) compare(l *traceLine, p Prediction) {
 	r.t.Helper()
-	if p.Known != (l.Predict != nil) || p.Known && p.Label != *l.Predict {
+	if p.Known != (l.Predict != nil) || p.Known && p.Label.Text != *l.Predict {
 		r.t.Errorf("%s seq %d: predicted %q, River %v", l.Case, l.Seq, p.Label, l.Predict)
 	}
 	if len(p.Proba) != len(l.Proba) {
@@ -208,7 +208,7 @@ func illConditioned(t *testing.T, r *replayer, l *traceLine) {
 		t.Fatal(err)
 	}
 	p := r.model.Predict(row)
-	if p.Label != *l.Predict || p.Proba[0] != p.Proba[1] {
+	if p.Label.Text != *l.Predict || p.Proba[0] != p.Proba[1] {
 		t.Errorf("seq 231: %s with %v", p.Label, p.Proba)
 	}
 }

@@ -14,8 +14,8 @@ type Answer struct {
 	Seq       uint64 // the message's stream sequence
 	Index     uint64 // the event's place in the message
 	Learned   uint64 // events learned so far, this one included
-	Label     string
-	Predicted string // what was predicted before it was learned
+	Label     Target
+	Predicted Target // what was predicted before it was learned
 	Known     bool   // false: nothing had been learned, Predicted is empty
 }
 
@@ -40,8 +40,25 @@ type idEntry struct {
 	key                 idKey
 	payload             payload
 	seq, index, learned uint64
-	label, predicted    int32 // classes; predicted may be none
+	label, predicted    told
 }
+
+// told is a label or a prediction of one: of a class its number, or none; of a
+// number the bits of the double.
+type told uint64
+
+func toldClass(class int) told { return told(uint32(int32(class))) }
+
+func toldNumber(v float64) told { return told(math.Float64bits(v)) }
+
+func (s told) class() int { return int(int32(uint32(s))) }
+
+// among reports whether it is a class from least up to labels.
+func (s told) among(least, labels int) bool {
+	return s <= math.MaxUint32 && s.class() >= least && s.class() < labels
+}
+
+func (s told) number() float64 { return math.Float64frombits(uint64(s)) }
 
 // idPage is how many entries of the ring share a segment of the digest.
 const idPage = 1024
@@ -103,8 +120,8 @@ func (w *window) codePage(c *river.State, i int) {
 		c.U64(&e.seq)
 		c.U64(&e.index)
 		c.U64(&e.learned)
-		c.I32(&e.label)
-		c.I32(&e.predicted)
+		c.U64((*uint64)(&e.label))
+		c.U64((*uint64)(&e.predicted))
 		if c.Reading() && c.Err() == nil {
 			w.places[e.key] = int32(i*idPage + j)
 		}
@@ -132,22 +149,29 @@ func (h *hasher) key(messageID string, index int, own []byte) (idKey, bool) {
 }
 
 // payload hashes what an event says, not how its JSON was spelled.
-func (h *hasher) payload(inputs []Field, e *Event) payload {
+func (h *hasher) payload(s *Spec, e *Event) payload {
 	h.buf = h.buf[:0]
-	for i := range inputs {
-		v := &e.Row[i]
-		switch {
+	for i := range s.Inputs {
+		switch v := &e.Row[i]; {
 		case v.Null:
 			h.buf = append(h.buf, 0)
-		case inputs[i].Type == Category:
+		case s.Inputs[i].Type.IsText():
 			h.text(2, v.Text)
 		default:
-			h.buf = binary.LittleEndian.AppendUint64(append(h.buf, 1), math.Float64bits(v.Num))
+			h.number(1, v.Num)
 		}
 	}
-	h.text(3, e.Label)
+	if s.Label.Type == Category {
+		h.text(3, e.Label.Text)
+	} else {
+		h.number(4, e.Label.Num)
+	}
 	sum := sha256.Sum256(h.buf)
 	return payload(sum[:16])
+}
+
+func (h *hasher) number(kind byte, v float64) {
+	h.buf = binary.LittleEndian.AppendUint64(append(h.buf, kind), math.Float64bits(v))
 }
 
 func (h *hasher) text(kind byte, text []byte) {

@@ -19,6 +19,10 @@ type Metrics struct {
 	confusion [][]uint64 // by true class, by predicted class + 1; 0 is none; rows grow as needed
 	window    [rollingWindow]score
 
+	kind   FieldType  // the label's
+	errors regression // of a number; all that is above but scored is unused then
+	roc    rocCurve   // of a boolean
+
 	// No part of the state: see Sample.
 	sampler  func() (next uint64)
 	sampleAt uint64
@@ -49,6 +53,17 @@ func (m *Metrics) update(class, predicted int, proba float64) {
 	m.confusion = river.Grow(m.confusion, class)
 	m.confusion[class] = river.Grow(m.confusion[class], predicted+1)
 	m.confusion[class][predicted+1]++
+	m.sample()
+}
+
+// updateNumber scores the prediction of a number.
+func (m *Metrics) updateNumber(label, predicted float64) {
+	m.errors.update(m.scored, label, predicted)
+	m.scored++
+	m.sample()
+}
+
+func (m *Metrics) sample() {
 	if m.sampler != nil && m.scored >= m.sampleAt {
 		m.sampleAt = m.sampler()
 	}
@@ -72,6 +87,57 @@ func (m *Metrics) Accuracy() float64 { return share(m.correct, m.scored) }
 // logarithm.
 func (m *Metrics) LogLoss() float64 { return m.loss.Mean }
 
+// BalancedAccuracy is the mean over the labels given of the share of their
+// events that was predicted rightly.
+func (m *Metrics) BalancedAccuracy() float64 {
+	sum, given := 0.0, 0
+	for class, row := range m.confusion {
+		if n := total(row); n > 0 {
+			sum += share(m.Confusion(class, class), n)
+			given++
+		}
+	}
+	if given == 0 {
+		return 0
+	}
+	return sum / float64(given)
+}
+
+// Kappa is Cohen's: how far the share of events predicted rightly is above what
+// chance would give with the same numbers of each label, 1 at the most.
+func (m *Metrics) Kappa() float64 {
+	if m.scored == 0 {
+		return 0
+	}
+	byChance := 0.0
+	for class, row := range m.confusion {
+		byChance += float64(share(total(row), m.scored) * share(m.predictedAs(class), m.scored))
+	}
+	if byChance == 1 {
+		return 0
+	}
+	return (m.Accuracy() - byChance) / (1 - byChance)
+}
+
+// ROCAUC is the area under the ROC curve of a label that is a boolean, from ten
+// thresholds as in River; 0 before both labels were given.
+func (m *Metrics) ROCAUC() float64 { return m.roc.area() }
+
+// predictedAs is how many events were predicted as a class.
+func (m *Metrics) predictedAs(class int) (n uint64) {
+	for other := range m.confusion {
+		n += m.Confusion(other, class)
+	}
+	return n
+}
+
+func total(row []uint64) (n uint64) {
+	for _, count := range row {
+		n += count
+	}
+	return n
+}
+
 // Rolling gives accuracy and log-loss over the last n events, at most 100.
 func (m *Metrics) Rolling() (n int, accuracy, logLoss float64) {
 	n = int(min(m.scored, rollingWindow))
@@ -93,14 +159,7 @@ func (m *Metrics) Rolling() (n int, accuracy, logLoss float64) {
 func (m *Metrics) MacroF1() float64 {
 	sum := 0.0
 	for class, row := range m.confusion {
-		var given, predicted uint64
-		for _, n := range row {
-			given += n
-		}
-		for other := range m.confusion {
-			predicted += m.Confusion(other, class)
-		}
-		sum += share(2*m.Confusion(class, class), given+predicted)
+		sum += share(2*m.Confusion(class, class), total(row)+m.predictedAs(class))
 	}
 	if len(m.confusion) == 0 {
 		return 0
@@ -126,6 +185,13 @@ func share(part, whole uint64) float64 {
 
 func (m *Metrics) code(c *river.State) {
 	c.U64(&m.scored)
+	if m.kind == Number {
+		m.errors.code(c)
+		return
+	}
+	if m.kind == Boolean {
+		m.roc.code(c)
+	}
 	c.U64(&m.correct)
 	m.loss.Code(c)
 	n := c.Length(len(m.confusion), 8)

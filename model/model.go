@@ -84,9 +84,9 @@ func (r *Result) keep(proba []float64) []float64 {
 
 // Prediction is what the model says of a row.
 type Prediction struct {
-	Label string
+	Label Target
 	Known bool      // false: nothing has been learned, Label is empty
-	Proba []float64 // by class, as in Labels; valid until the model is used again
+	Proba []float64 // by class, as in Labels, none of a number; valid until the model is used again
 	class int
 }
 
@@ -138,6 +138,11 @@ func build(s *Spec, unbounded bool) (*Model, error) {
 	if err := m.compile(unbounded); err != nil {
 		return nil, err
 	}
+	if m.program.Binary != nil { // its classes are known before any is learned
+		m.labels.Add(falseText)
+		m.labels.Add(trueText)
+	}
+	m.metrics.kind = s.Label.Type
 	m.digests = newDigests(m)
 	return m, nil
 }
@@ -216,36 +221,62 @@ func (m *Model) learn(seq uint64, index int, e *Event, name *eventName) {
 		return
 	}
 	p := m.Predict(e.Row)
-	class := m.labels.Find(e.Label)
-	m.score(int(class), p)
-	if class == river.Unknown {
-		class = m.labels.Add(string(e.Label))
-	}
-	m.update(int(class))
-	answer := Answer{Seq: seq, Index: uint64(index), Learned: m.learned, Label: m.labels.Texts[class], Predicted: p.Label, Known: p.Known}
+	label, predicted := m.score(e, p)
+	m.update()
+	answer := Answer{Seq: seq, Index: uint64(index), Learned: m.learned, Label: m.targetOf(label), Predicted: p.Label, Known: p.Known}
 	if name.named {
-		m.ids.remember(idEntry{key: name.key, payload: name.payload, seq: seq, index: uint64(index), learned: m.learned, label: class, predicted: int32(p.class)})
+		m.ids.remember(idEntry{key: name.key, payload: name.payload, seq: seq, index: uint64(index), learned: m.learned, label: label, predicted: predicted})
 	}
 	m.say(Outcome{Verdict: Learned, Answer: answer, Proba: m.result.keep(p.Proba)})
+	if m.spec.Label.Type == Number {
+		m.said = binary.LittleEndian.AppendUint64(m.said, uint64(predicted))
+	}
 	for _, v := range p.Proba {
 		m.said = binary.LittleEndian.AppendUint64(m.said, math.Float64bits(v))
 	}
 }
 
-// score counts a prediction before its event is learned.
-func (m *Model) score(class int, p Prediction) {
-	proba := 0.0
+// score counts a prediction before its event is learned, and puts the event's
+// label into the frame.
+func (m *Model) score(e *Event, p Prediction) (label, predicted told) {
+	if m.spec.Label.Type == Number {
+		m.frame.Y = e.Label.Num
+		m.metrics.updateNumber(e.Label.Num, p.Label.Num)
+		return toldNumber(e.Label.Num), toldNumber(p.Label.Num)
+	}
+	text := e.labelText(m.spec)
+	class, proba := int(m.labels.Find(text)), m.probaOf(text, p)
 	if class == int(river.Unknown) {
-		class = len(m.labels.Texts) // the place the label is about to get
-	} else {
-		proba = p.Proba[class]
+		class = int(m.labels.Add(string(text)))
 	}
 	m.metrics.update(class, p.class, proba)
+	if m.spec.Label.Type == Boolean {
+		m.metrics.roc.update(int(e.Label.Num), m.probaOf(trueBytes, p))
+	}
+	m.frame.Target, m.frame.Y = class, e.Label.Num
+	return toldClass(class), toldClass(p.class)
+}
+
+// probaOf is the probability that a prediction gave to a label, 0 if it knew
+// none.
+func (m *Model) probaOf(label []byte, p Prediction) float64 {
+	if class := int(m.labels.Find(label)); class >= 0 && class < len(p.Proba) {
+		return p.Proba[class]
+	}
+	return 0
+}
+
+// targetOf is what was said, as a label.
+func (m *Model) targetOf(s told) Target {
+	if m.spec.Label.Type == Number {
+		return Target{Type: Number, Num: s.number()}
+	}
+	return Target{Type: m.spec.Label.Type, Text: m.labels.Texts[s.class()]}
 }
 
 // update learns the event that was predicted last and is still in the frame.
 // It was checked in full: nothing here can fail.
-func (m *Model) update(class int) {
+func (m *Model) update() {
 	for _, l := range m.loads {
 		if m.spec.Inputs[l.input].Type != Category {
 			continue
@@ -254,12 +285,11 @@ func (m *Model) update(class int) {
 			x.ID = m.vocabs[l.input].Add(string(x.Text))
 		}
 	}
-	m.frame.Target = class
 	for _, step := range m.program.Steps {
 		step.Learn(&m.frame)
 		step.Transform(&m.frame)
 	}
-	m.program.Classifier.Learn(&m.frame)
+	m.program.Last().Learn(&m.frame)
 	m.learned++
 	m.digests.stale = true
 }
@@ -276,11 +306,11 @@ func (m *Model) Full(e *Event, index int, batch bool) []Problem {
 	}
 	for i := range m.spec.Inputs {
 		f := &m.spec.Inputs[i]
-		if v := &e.Row[i]; f.Type == Category && !v.Null && len(m.vocabs[i].Texts) >= f.MaxValues && m.vocabs[i].Find(v.Text) == river.Unknown {
+		if v := &e.Row[i]; f.Type == Category && !f.Overflow && !v.Null && len(m.vocabs[i].Texts) >= f.MaxValues && m.vocabs[i].Find(v.Text) == river.Unknown {
 			add(f, "attributes", f.Name)
 		}
 	}
-	if f := &m.spec.Label; len(m.labels.Texts) >= f.MaxValues && m.labels.Find(e.Label) == river.Unknown {
+	if f := &m.spec.Label; f.Type == Category && len(m.labels.Texts) >= f.MaxValues && m.labels.Find(e.Label.Text) == river.Unknown {
 		add(f, f.Name)
 	}
 	return out
@@ -292,9 +322,9 @@ func (m *Model) repeat(first *idEntry, conflict bool) {
 }
 
 func (m *Model) answer(e *idEntry) Answer {
-	a := Answer{Seq: e.seq, Index: e.index, Learned: e.learned, Label: m.labels.Texts[e.label], Known: e.predicted != none}
-	if a.Known {
-		a.Predicted = m.labels.Texts[e.predicted]
+	a := Answer{Seq: e.seq, Index: e.index, Learned: e.learned, Label: m.targetOf(e.label)}
+	if a.Known = m.spec.Label.Type == Number || e.predicted.class() != none; a.Known {
+		a.Predicted = m.targetOf(e.predicted)
 	}
 	return a
 }
@@ -318,35 +348,64 @@ func (m *Model) say(o Outcome) {
 func (m *Model) load(row Row) {
 	for _, l := range m.loads {
 		v := &row[l.input]
-		if m.spec.Inputs[l.input].Type == Number {
+		if !m.spec.Inputs[l.input].Type.IsText() {
 			m.frame.Numbers[l.slot] = river.Number{V: v.Num, Null: v.Null}
+			continue
+		}
+		if m.spec.Inputs[l.input].Type == Text {
+			m.frame.Texts[l.slot] = river.Text{V: v.Text, Null: v.Null}
 			continue
 		}
 		x := river.Category{ID: river.Null}
 		if !v.Null {
-			x = river.Category{ID: m.vocabs[l.input].Find(v.Text), Text: v.Text}
+			x = m.category(l.input, v.Text)
 		}
 		m.frame.Categories[l.slot] = x
 	}
 }
 
+// category is a text as a value of an input. Where the input has overflow, a
+// text that would take the last place is the shared value, which takes it.
+func (m *Model) category(input int, text []byte) river.Category {
+	f, vocab := &m.spec.Inputs[input], &m.vocabs[input]
+	x := river.Category{ID: vocab.Find(text), Text: text}
+	if x.ID == river.Unknown && f.Overflow && len(vocab.Texts) >= f.MaxValues-1 {
+		x = river.Category{ID: vocab.Find(overflowText), Text: overflowText}
+	}
+	return x
+}
+
+var overflowText = []byte(OverflowValue)
+
 // Predict says which label a row has. It changes nothing that a replica's
 // state or a later prediction depends on.
 func (m *Model) Predict(row Row) Prediction {
 	m.transform(row)
-	classes := len(m.labels.Texts)
-	if classes == 0 {
-		return Prediction{class: none}
+	switch {
+	case m.program.Regressor != nil:
+		return Prediction{Label: Target{Type: Number, Num: m.program.Regressor.Predict(&m.frame)}, Known: true, class: none}
+	case m.program.Binary != nil:
+		p := m.program.Binary.ProbaTrue(&m.frame)
+		m.proba = append(m.proba[:0], 1-p, p)
+	default:
+		if len(m.labels.Texts) == 0 {
+			return Prediction{class: none}
+		}
+		m.proba = river.Grow(m.proba, len(m.labels.Texts)-1)[:len(m.labels.Texts)]
+		m.program.Classifier.Proba(&m.frame, m.proba)
 	}
-	m.proba = river.Grow(m.proba, classes-1)[:classes]
-	m.program.Classifier.Proba(&m.frame, m.proba)
+	return m.likeliest()
+}
+
+// likeliest is the prediction that follows from the probabilities.
+func (m *Model) likeliest() Prediction {
 	best := 0
 	for class, p := range m.proba {
 		if p > m.proba[best] { // of equals the class learned first
 			best = class
 		}
 	}
-	return Prediction{Label: m.labels.Texts[best], Known: true, Proba: m.proba, class: best}
+	return Prediction{Label: Target{Type: m.spec.Label.Type, Text: m.labels.Texts[best]}, Known: true, Proba: m.proba, class: best}
 }
 
 func (m *Model) transform(row Row) {
@@ -360,7 +419,7 @@ func (m *Model) transform(row Row) {
 type Contribution struct {
 	Feature string
 	Value   float64
-	Adds    []float64 // by class, in the explanation's unit
+	Adds    []float64 // by class, in the explanation's unit; of a number one
 }
 
 // Explanation takes a prediction apart: what each class has in all, from which
@@ -368,16 +427,16 @@ type Contribution struct {
 // Features that add nothing, such as the dummies of other values, are left out.
 type Explanation struct {
 	Prediction
-	Unit     river.Unit // of the prior and of the contributions; empty if the classifier explains nothing
+	Unit     river.Unit // of the prior and of the contributions; empty if the last step explains nothing
 	Prior    []float64  // by class
 	Features []Contribution
 }
 
-// Explain predicts a row and says why, if the pipeline's classifier can.
+// Explain predicts a row and says why, if the pipeline's last step can.
 func (m *Model) Explain(row Row) Explanation {
 	e := Explanation{Prediction: m.Predict(row)}
 	e.Proba = append([]float64(nil), e.Proba...)
-	explainer, ok := m.program.Classifier.(river.Explainer)
+	explainer, ok := m.program.Last().(river.Explainer)
 	if !ok {
 		return e
 	}
@@ -403,7 +462,7 @@ func (m *Model) Repeat(messageID string, index int, e *Event) (a Answer, conflic
 	if !found {
 		return Answer{}, false, false
 	}
-	return m.answer(first), first.payload != m.hasher.payload(m.spec.Inputs, e), true
+	return m.answer(first), first.payload != m.hasher.payload(m.spec, e), true
 }
 
 // Conflicts names each event of a message whose id is taken by one with another
@@ -417,7 +476,7 @@ func (m *Model) Conflicts(messageID string, events []Event, batch bool) []Proble
 		if !named {
 			continue
 		}
-		says := m.hasher.payload(m.spec.Inputs, e)
+		says := m.hasher.payload(m.spec, e)
 		taken, found := here[key]
 		if first, known := m.ids.find(key); known {
 			taken, found = first.payload, true

@@ -15,7 +15,7 @@ import (
 // declare, and knows no class by name.
 
 // steps are the tasks of the classes that a pipeline is made of.
-var stepTasks = []river.Task{river.Transformation, river.Classification}
+var stepTasks = []river.Task{river.Transformation, river.Classification, river.BinaryClassification, river.Regression}
 
 // steps reads a list of steps, or one step alone.
 func (p *specParser) steps(n *yaml.Node, what string) []river.Step {

@@ -54,7 +54,7 @@ func (d *Decoder) plainEvent(e *Event, row Row) bool {
 	if d.plain.inputs == nil || !p.byte('{') || !p.token(d.plain.attributes) || !d.plainAttributes(&p, row) {
 		return false
 	}
-	if !p.comma() || !p.token(d.plain.label) || !p.text(&e.Label) || len(e.Label) > d.spec.Label.MaxBytes {
+	if !p.comma() || !p.token(d.plain.label) || !p.value(&d.spec.Label, &e.Label) {
 		return false
 	}
 	if !p.byte('}') {
@@ -90,18 +90,8 @@ func (d *Decoder) plainAttributes(p *plainReader, row Row) bool {
 			return false
 		}
 		d.seen[i] = true
-		f, v := &d.spec.Inputs[i], &row[i]
-		switch {
-		case f.Nullable && p.null():
-			v.Null = true
-		case f.Type == Category:
-			if !p.text(&v.Text) || len(v.Text) > f.MaxBytes {
-				return false
-			}
-		default:
-			if !p.number(&v.Num) || v.Num < f.Min || v.Num > f.Max {
-				return false
-			}
+		if !p.value(&d.spec.Inputs[i], &row[i]) {
+			return false
 		}
 	}
 	return p.byte('}')
@@ -159,11 +149,35 @@ func (p *plainReader) token(token []byte) bool {
 	return true
 }
 
-func (p *plainReader) null() bool {
-	if p.pos+4 > len(p.data) || string(p.data[p.pos:p.pos+4]) != "null" {
+// value reads a good value of a field.
+func (p *plainReader) value(f *Field, v *Value) bool {
+	switch {
+	case f.Nullable && p.word("null"):
+		v.Null = true
+		return true
+	case f.Type == Category:
+		return p.text(&v.Text) && len(v.Text) <= f.MaxBytes && (f.Values == nil || f.takes(v.Text))
+	case f.Type == Text:
+		return p.text(&v.Text) && len(v.Text) <= f.MaxBytes
+	case f.Type == Number:
+		return p.number(&v.Num) && v.Num >= f.Min && v.Num <= f.Max
+	case f.Type == Timestamp:
+		return false
+	case p.word("true"):
+		v.Num = 1
+		return true
+	default:
+		return p.word("false")
+	}
+}
+
+// word reads one of JSON's words. What follows it is for the caller to check:
+// a letter is no comma.
+func (p *plainReader) word(word string) bool {
+	if p.pos+len(word) > len(p.data) || string(p.data[p.pos:p.pos+len(word)]) != word {
 		return false
 	}
-	p.pos += 4
+	p.pos += len(word)
 	return true
 }
 

@@ -24,7 +24,7 @@ import (
 var portable = map[string]bool{
 	"Sqrt":  true,                // correctly rounded on every CPU
 	"Floor": true, "Trunc": true, // exact
-	"Float64bits": true, "Float64frombits": true,
+	"Abs": true, "Float64bits": true, "Float64frombits": true,
 	"Inf": true, "IsInf": true, "IsNaN": true, "NaN": true,
 }
 

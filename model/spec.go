@@ -29,19 +29,39 @@ type FieldType uint8
 
 // The types.
 const (
-	Number   FieldType = iota // a finite double within Min and Max
-	Category                  // a text of at most MaxBytes bytes
+	Number    FieldType = iota // a finite double within Min and Max
+	Category                   // a text of at most MaxBytes bytes
+	Boolean                    // true or false; as a feature 1 or 0
+	Timestamp                  // a moment, in RFC 3339 or as seconds since 1970
+	Text                       // a text of at most MaxBytes bytes, of which words are made
 )
+
+func (t FieldType) String() string {
+	return fieldTypes[t]
+}
+
+var fieldTypes = [...]string{"number", "category", "boolean", "timestamp", "text"}
+
+// IsText reports whether values of the type are texts.
+func (t FieldType) IsText() bool { return t == Category || t == Text }
 
 // Field declares an input or the label.
 type Field struct {
 	Name      string
 	Type      FieldType
 	Nullable  bool
-	Min, Max  float64 // of a number, inclusive; -Inf and +Inf where not given
-	MaxValues int     // of a category: how many different values are learned; 64 where not given
-	MaxBytes  int     // of a category: the longest value, unescaped; 64 where not given
+	Optional  bool     // an absent key is null
+	Min, Max  float64  // of a number, inclusive; -Inf and +Inf where not given
+	MaxValues int      // of a category: how many different values are learned; 64 where not given
+	MaxBytes  int      // of a category: the longest value, unescaped; 64 where not given
+	Integers  bool     // of a category: a whole number is a value too, as its digits
+	Values    []string // of a category: no other is taken; nil where any is
+	Overflow  bool     // of a category: what MaxValues has no room for is the value "other"
 }
+
+// OverflowValue is what a category's values past MaxValues share, where the
+// spec says overflow: other.
+const OverflowValue = "other"
 
 // Spec declares a model: what goes in, what comes out, and the pipeline
 // between. Whether the pipeline's steps fit each other is for New to say.
@@ -364,7 +384,7 @@ func (p *specParser) inputs(n *yaml.Node) []Field {
 func (p *specParser) input(e entry) Field {
 	what := "input " + e.key.Value
 	f := newField(p.fieldName(e.key, "input"))
-	m, ok := p.mapping(e.value, what, []string{"type", "nullable", "min", "max", "max_values", "max_bytes"})
+	m, ok := p.mapping(e.value, what, append([]string{"type", "nullable", "optional", "overflow"}, ownKeys...))
 	if !ok {
 		return f
 	}
@@ -372,17 +392,19 @@ func (p *specParser) input(e entry) Field {
 	if kind == nil {
 		return f
 	}
-	switch p.choice(kind, what+": type", []string{"number", "category"}) {
-	case "number":
-		p.bounds(m, &f)
-		p.unfit(m, "is for categories; a number has min and max", "max_values", "max_bytes")
-	case "category":
-		f.Type = Category
-		p.sizes(m, &f)
-		p.unfit(m, "is for numbers; a category has max_values and max_bytes", "min", "max")
-	}
+	p.kind(m, kind, &f)
 	if v := m.find("nullable"); v != nil {
 		f.Nullable = p.boolean(v, what+": nullable")
+	}
+	if v := m.find("optional"); v != nil {
+		f.Optional = p.boolean(v, what+": optional")
+		f.Nullable = f.Nullable || f.Optional
+	}
+	if v := m.find("overflow"); v != nil {
+		f.Overflow = p.choice(v, what+": overflow", []string{OverflowValue}) != ""
+		if f.Type != Category || f.Values != nil {
+			p.fail(v, "%s: overflow is for categories that take any value", what)
+		}
 	}
 	return f
 }
@@ -390,7 +412,7 @@ func (p *specParser) input(e entry) Field {
 func (p *specParser) label(n *yaml.Node) Field {
 	f := newField("")
 	f.Type = Category
-	m, ok := p.mapping(n, "label", []string{"name", "type", "max_values", "max_bytes"})
+	m, ok := p.mapping(n, "label", append([]string{"name", "type"}, ownKeys...))
 	if !ok {
 		return f
 	}
@@ -398,10 +420,69 @@ func (p *specParser) label(n *yaml.Node) Field {
 		f.Name = p.fieldName(v, "label: name")
 	}
 	if v := p.need(m, "type"); v != nil {
-		p.choice(v, "label: type", []string{"category"})
+		if p.kind(m, v, &f); f.Type == Timestamp || f.Type == Text {
+			p.fail(v, "label: a label is a category, a boolean or a number")
+		}
 	}
-	p.sizes(m, &f)
 	return f
+}
+
+// kind reads the type of an input or of the label, and the settings that the
+// type has.
+func (p *specParser) kind(m mapping, n *yaml.Node, f *Field) {
+	switch p.choice(n, m.what+": type", fieldTypes[:]) {
+	case "number":
+		f.Type = Number
+		p.bounds(m, f)
+		p.unfit(m, "is for categories; a number has min and max", "max_values", "max_bytes", "integers", "values")
+	case "category":
+		f.Type = Category
+		p.sizes(m, f)
+		p.closed(m, f)
+		p.unfit(m, "is for numbers; a category has max_values and max_bytes", "min", "max")
+	case "boolean":
+		f.Type, f.Min, f.Max = Boolean, 0, 1
+		p.unfit(m, "is not for booleans, which are true or false", ownKeys...)
+	case "timestamp":
+		f.Type, f.Min, f.Max = Timestamp, minTimestamp, maxTimestamp
+		p.unfit(m, "is not for timestamps", ownKeys...)
+	case "text":
+		f.Type = Text
+		p.sizes(m, f)
+		p.unfit(m, "is not for texts; a text has max_bytes", "min", "max", "max_values", "integers", "values")
+	}
+}
+
+// ownKeys are the settings that only some types have.
+var ownKeys = []string{"min", "max", "max_values", "max_bytes", "integers", "values"}
+
+// closed reads what closes a category's vocabulary.
+func (p *specParser) closed(m mapping, f *Field) {
+	if v := m.find("integers"); v != nil {
+		f.Integers = p.boolean(v, m.what+": integers")
+	}
+	v := m.find("values")
+	if v == nil {
+		return
+	}
+	if v.Kind != yaml.SequenceNode || len(v.Content) == 0 || len(v.Content) > maxValues {
+		p.fail(v, "%s: values must be a list of 1 to %d texts", m.what, maxValues)
+		return
+	}
+	if given := m.find("max_values"); given != nil {
+		p.fail(given, "%s: max_values is not for a category that lists its values", m.what)
+	}
+	for _, e := range v.Content {
+		switch text := p.text(e, m.what+": a value"); {
+		case slices.Contains(f.Values, text):
+			p.fail(e, "%s: the value %q is given twice", m.what, text)
+		case len(text) > f.MaxBytes:
+			p.fail(e, "%s: the value %q has more than %d bytes; raise max_bytes", m.what, text, f.MaxBytes)
+		default:
+			f.Values = append(f.Values, text)
+		}
+	}
+	f.MaxValues = max(len(f.Values), 1)
 }
 
 func newField(name string) Field {
@@ -471,11 +552,28 @@ func (s *Spec) Canonical() []byte {
 }
 
 func canonicalField(b *bytes.Buffer, kind string, f *Field) {
-	if f.Type == Category {
-		fmt.Fprintf(b, "%s %+q category nullable=%t max_values=%d max_bytes=%d\n", kind, f.Name, f.Nullable, f.MaxValues, f.MaxBytes)
-		return
+	fmt.Fprintf(b, "%s %+q %s nullable=%t", kind, f.Name, f.Type, f.Nullable)
+	switch f.Type {
+	case Category:
+		fmt.Fprintf(b, " max_values=%d max_bytes=%d", f.MaxValues, f.MaxBytes)
+		for _, value := range f.Values {
+			fmt.Fprintf(b, " value=%+q", value)
+		}
+	case Number:
+		fmt.Fprintf(b, " min=%s max=%s", river.Shortest(f.Min), river.Shortest(f.Max))
 	}
-	fmt.Fprintf(b, "%s %+q number nullable=%t min=%s max=%s\n", kind, f.Name, f.Nullable, river.Shortest(f.Min), river.Shortest(f.Max))
+	if f.Type == Text {
+		fmt.Fprintf(b, " max_bytes=%d", f.MaxBytes)
+	}
+	for _, option := range []struct {
+		set  bool
+		name string
+	}{{f.Optional, "optional"}, {f.Integers, "integers"}, {f.Overflow, "overflow"}} {
+		if option.set {
+			b.WriteString(" " + option.name + "=true")
+		}
+	}
+	b.WriteByte('\n')
 }
 
 // Contract is the SHA-256 of Canonical. Replicas of one contract make the

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -29,7 +30,8 @@ func TestShippedSpecs(t *testing.T) {
 	if penguins.Name != names[0] {
 		t.Errorf("the default is %s", penguins.Name)
 	}
-	if !slices.Equal(penguins.Inputs, gaussian.Inputs) || penguins.Label != gaussian.Label || penguins.DedupWindow != gaussian.DedupWindow {
+	sameEvents := reflect.DeepEqual(penguins.Inputs, gaussian.Inputs) && reflect.DeepEqual(penguins.Label, gaussian.Label)
+	if !sameEvents || penguins.DedupWindow != gaussian.DedupWindow {
 		t.Error("the shipped specs do not take the same events")
 	}
 }
@@ -204,9 +206,9 @@ func TestBadSpecs(t *testing.T) {
 
 		{"x: {type: number,", "x: {", "line 5: input x: type is missing"},
 		{"x: {type: number,", "x: {type: float,", `line 5: input x: type: "float" is not known; known: number, category`},
-		{"x: {type: number,", "x: {type: Number,", `line 5: input x: type: "Number" is not known; known: number, category; write number`},
+		{"x: {type: number,", "x: {type: Number,", `line 5: input x: type: "Number" is not known; known: number, category, boolean, timestamp, text; write number`},
 		{"x: {type: number,", "x: {type: ,", `line 5: input x: type: "" is not known; known: number, category`},
-		{"x: {type: number,", "x: {type: number, size: 3,", `line 5: input x: "size" is not known here; known: type, nullable, min, max, max_values, max_bytes`},
+		{"x: {type: number,", "x: {type: number, size: 3,", `line 5: input x: "size" is not known here; known: type, nullable, optional, overflow, min, max, max_values, max_bytes, integers, values`},
 		{"x: {type: number,", "x: {type: number, max_bytes: 3,", "line 5: input x: max_bytes is for categories; a number has min and max"},
 		{"c: {type: category,", "c: {type: category, min: 3,", "line 7: input c: min is for numbers; a category has max_values and max_bytes"},
 		{"min: 0", "min: 2e3", "line 5: input x: min is above max"},
@@ -228,8 +230,8 @@ func TestBadSpecs(t *testing.T) {
 		{"  y: {type: number}", manyFields(maxInputs), "line 5: input declares 258 fields, and must declare 1 to 256"},
 
 		{"{name: l, ", "{", "line 8: label: name is missing"},
-		{"{name: l, ", "{name: l, nullable: true, ", `line 8: label: "nullable" is not known here; known: name, type, max_values, max_bytes`},
-		{"{name: l, type: category", "{name: l, type: number", `line 8: label: type: "number" is not known; known: category`},
+		{"{name: l, ", "{name: l, nullable: true, ", `line 8: label: "nullable" is not known here; known: name, type, min, max, max_values, max_bytes, integers, values`},
+		{"{name: l, type: category, max_values: 64, ", "{name: l, type: text, ", "line 8: label: a label is a category, a boolean or a number"},
 
 		{"StandardScaler:", "Scaler:", `line 12: "Scaler" is not a known class; known: Select, union, OneHotEncoder, StatImputer, StandardScaler, MultinomialNB, GaussianNB`},
 		{"StandardScaler:", "preprocessing.StandardScaler:", "GaussianNB; write StandardScaler"},

@@ -612,7 +612,10 @@ func (tw *twin) event(msg message, index int, hint string) said {
 	}
 	tw.score(e.label, predicted, forecast)
 	tw.learn(e)
-	answer := model.Answer{Seq: msg.Seq, Index: uint64(index), Learned: tw.learned, Label: e.label, Predicted: predicted, Known: len(forecast.labels) > 0}
+	answer := model.Answer{Seq: msg.Seq, Index: uint64(index), Learned: tw.learned, Label: class(e.label)}
+	if len(forecast.labels) > 0 {
+		answer.Predicted, answer.Known = class(predicted), true
+	}
 	if key.text != "" {
 		tw.ids = append(tw.ids, remembered{key, e, answer})
 		if len(tw.ids) > tw.spec.DedupWindow {
@@ -1166,7 +1169,7 @@ func (s *twins) step(msg message) {
 	must(t, "batch", result.Batch, msg.batch)
 	var hints []string
 	for _, o := range result.Outcomes {
-		hints = append(hints, o.Answer.Predicted)
+		hints = append(hints, o.Answer.Predicted.Text)
 	}
 	want := s.twin.apply(msg, hints)
 	must(t, "outcomes", len(result.Outcomes), len(want))
@@ -1237,13 +1240,13 @@ func (s *twins) predict() {
 	p := s.model.Predict(row)
 	s.proba("predict "+body, p.Proba, f)
 	must(t, "known", p.Known, len(f.labels) > 0)
-	if p.Label != f.best() && !f.allows(p.Label) {
+	if p.Label.Text != f.best() && !f.allows(p.Label.Text) {
 		t.Fatalf("predict %s: the model says %s, its twin %s", body, p.Label, f.best())
 	}
 	if !p.Known {
 		return
 	}
-	must(t, "class", f.labels[p.Class()], p.Label)
+	must(t, "class", f.labels[p.Class()], p.Label.Text)
 	for i, j := range f.evidence {
 		if slices.ContainsFunc(f.evidence[:i], func(e []float64) bool { return slices.Equal(e, j) }) {
 			s.ever["tie"]++
@@ -1454,3 +1457,6 @@ func compare(t *testing.T, r *rand.Rand, spec *model.Spec, ever map[string]int) 
 	s.metrics()
 	s.counts()
 }
+
+// class is a class of a category as a label.
+func class(text string) model.Target { return model.Target{Type: model.Category, Text: text} }

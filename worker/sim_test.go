@@ -439,7 +439,7 @@ func (o *simOracle) fold(msg *bus.Message) {
 	node := &simNode{seq: msg.Seq, learned: m.Learned(), parent: o.tip, inc: m.Incarnation(), state: m.StateChain(), digest: m.Digest()}
 	outcomes := append([]model.Outcome(nil), result.Outcomes...)
 	for i := range o.probes {
-		node.labels[i] = m.Predict(o.probes[i]).Label
+		node.labels[i] = m.Predict(o.probes[i]).Label.Text
 	}
 	o.tip = node
 	o.known[m.LogChain()] = node
@@ -560,7 +560,7 @@ func simKeys(id string, data []byte, n int) []string {
 func simSentence(a model.Answer) string {
 	predicted := "None"
 	if a.Known {
-		predicted = a.Predicted
+		predicted = a.Predicted.String()
 	}
 	return fmt.Sprintf("learned %s. Initially predicted %s", a.Label, predicted)
 }

@@ -344,7 +344,7 @@ func (p *pupils) fold(t *testing.T, nc *bus.Conn) (*model.Model, map[string]less
 			}
 			predicted := "None"
 			if o.Answer.Known {
-				predicted = o.Answer.Predicted
+				predicted = o.Answer.Predicted.String()
 			}
 			if _, twice := first[msg.ID]; twice {
 				t.Errorf("%s is learned twice, again at %d", msg.ID, msg.Seq)
@@ -356,7 +356,7 @@ func (p *pupils) fold(t *testing.T, nc *bus.Conn) (*model.Model, map[string]less
 			if err != nil {
 				return err
 			}
-			if is := m.Predict(row); f.Species == nil || *f.Species != is.Label || f.Learned != m.Learned() {
+			if is := m.Predict(row); f.Species == nil || *f.Species != is.Label.String() || f.Learned != m.Learned() {
 				t.Errorf("at %d the prediction was %+v, in the log it is %s with %d learned", f.Seq, f, is.Label, m.Learned())
 			}
 		}

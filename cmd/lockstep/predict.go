@@ -84,11 +84,12 @@ func fieldsBody(s *model.Spec, fields []string, withLabel bool) ([]byte, error) 
 		switch {
 		case !ok, value == "": // as in a CSV file
 			attributes[f.Name] = nil
-		case f.Type == model.Number:
+		case f.Type == model.Number && !json.Valid([]byte(value)):
+			return nil, usage("--field %s=%s: not a number", f.Name, printable.Text(value))
+		case f.Type == model.Boolean && value != "true" && value != "false":
+			return nil, usage("--field %s=%s: write true or false", f.Name, printable.Text(value))
+		case !f.Type.IsText() && json.Valid([]byte(value)):
 			attributes[f.Name] = json.RawMessage(value)
-			if !json.Valid([]byte(value)) {
-				return nil, usage("--field %s=%s: not a number", f.Name, printable.Text(value))
-			}
 		default:
 			attributes[f.Name] = value
 		}
@@ -96,7 +97,11 @@ func fieldsBody(s *model.Spec, fields []string, withLabel bool) ([]byte, error) 
 	var body any = attributes
 	if label, ok := given[s.Label.Name]; withLabel && ok && label != "" {
 		delete(given, s.Label.Name)
-		body = map[string]any{"attributes": attributes, s.Label.Name: label}
+		var given any = label
+		if !s.Label.Type.IsText() && json.Valid([]byte(label)) {
+			given = json.RawMessage(label)
+		}
+		body = map[string]any{"attributes": attributes, s.Label.Name: given}
 	} else if withLabel {
 		return nil, usage("--field %s=… is missing: what is to be learned", s.Label.Name)
 	}

@@ -91,7 +91,7 @@ type replayed struct {
 	Seq     uint64             `json:"seq"`
 	Index   *int               `json:"index,omitempty"` // in a batch
 	Verdict string             `json:"verdict"`
-	Predict *string            `json:"predict"`
+	Predict *model.Target      `json:"predict"`
 	Proba   map[string]float64 `json:"proba"`
 	Detail  []model.Problem    `json:"detail,omitempty"` // why it was rejected
 }
@@ -143,14 +143,23 @@ func (r *replay) finish(cmd *cobra.Command, asJSON bool) error {
 	m, scores := r.model, r.model.Metrics()
 	digest, log, state := m.Digest(), m.LogChain(), m.StateChain()
 	if !asJSON && r.each == nil {
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "sequence     %d\nlearned      %d\nrejected     %d\nduplicates   %d\naccuracy     %.4f (%d of %d)\nlog-loss     %.4f\nlog chain    %x\nstate chain  %x\ndigest       %x (%s)\n",
-			m.Seq(), m.Learned(), m.Rejected(), m.Duplicates(), scores.Accuracy(), scores.Correct(), scores.Scored(), scores.LogLoss(), log, state, digest, model.Encoding)
+		quality := fmt.Sprintf("accuracy     %.4f (%d of %d)\nlog-loss     %.4f", scores.Accuracy(), scores.Correct(), scores.Scored(), scores.LogLoss())
+		if scores.Kind() == model.Number {
+			quality = fmt.Sprintf("MAE          %.6g (%d events)\nRMSE         %.6g\nR2           %.4f", scores.MAE(), scores.Scored(), scores.RMSE(), scores.R2())
+		}
+		_, err := fmt.Fprintf(cmd.OutOrStdout(),
+			"sequence     %d\nlearned      %d\nrejected     %d\nduplicates   %d\n%s\nlog chain    %x\nstate chain  %x\ndigest       %x (%s)\n",
+			m.Seq(), m.Learned(), m.Rejected(), m.Duplicates(), quality, log, state, digest, model.Encoding)
 		return err
 	}
 	line := m.Counts()
 	line["final"] = true
 	line["seq"], line["rejected"], line["duplicates"] = m.Seq(), m.Rejected(), m.Duplicates()
-	line["accuracy"], line["log_loss"] = scores.Accuracy(), scores.LogLoss()
+	if scores.Kind() == model.Number {
+		line["mae"], line["rmse"], line["r2"] = scores.MAE(), scores.RMSE(), scores.R2()
+	} else {
+		line["accuracy"], line["log_loss"] = scores.Accuracy(), scores.LogLoss()
+	}
 	line["log_chain"], line["state_chain"] = hex.EncodeToString(log[:]), hex.EncodeToString(state[:])
 	line["digest"], line["encoding"] = hex.EncodeToString(digest[:]), model.Encoding
 	return json.NewEncoder(cmd.OutOrStdout()).Encode(line)

@@ -89,13 +89,18 @@ func identical(replicas []fleet.Status) bool {
 }
 
 func printFleet(out io.Writer, replicas []fleet.Status) {
+	quality := "accuracy"
+	if len(replicas) > 0 {
+		quality, _ = replicas[0].Quality()
+	}
 	t := terminal.Table{Columns: []terminal.Column{
 		{Name: "replica"}, {Name: "state"}, {Name: "sequence"}, {Name: "lag", Rank: 2}, {Name: "learned", Rank: 4}, {Name: "rejected", Rank: 3},
-		{Name: "predicted", Rank: 6}, {Name: "accuracy", Rank: 5}, {Name: "chain", Rank: 7}, {Name: "digest", Rank: 1},
+		{Name: "predicted", Rank: 6}, {Name: quality, Rank: 5}, {Name: "chain", Rank: 7}, {Name: "digest", Rank: 1},
 	}}
 	for _, s := range replicas {
+		_, score := s.Quality()
 		t.Add(s.Replica, s.State, s.Seq, s.Lag, s.Learned, s.Rejected, s.Predicted,
-			fmt.Sprintf("%.3f", s.Accuracy), fmt.Sprintf("%.12s", s.StateChain), fmt.Sprintf("%.12s", s.Digest))
+			fmt.Sprintf("%.3f", score), fmt.Sprintf("%.12s", s.StateChain), fmt.Sprintf("%.12s", s.Digest))
 	}
 	t.Write(out)
 	if len(replicas) > 0 && replicas[0].Rejected > 0 {

@@ -153,8 +153,8 @@ type tailed struct {
 	Index   *int            `json:"index,omitempty"` // in a batch
 	Time    time.Time       `json:"time"`
 	Verdict string          `json:"verdict"`
-	Label   string          `json:"label,omitempty"`
-	Predict *string         `json:"predict,omitempty"` // before it was learned
+	Label   *model.Target   `json:"label,omitempty"`
+	Predict *model.Target   `json:"predict,omitempty"` // before it was learned
 	Right   *bool           `json:"right,omitempty"`
 	First   uint64          `json:"first,omitempty"`  // a duplicate's: where it was learned
 	Detail  []model.Problem `json:"detail,omitempty"` // why it was rejected
@@ -171,10 +171,12 @@ func (o *tailOptions) print(out io.Writer, at time.Time, result *model.Result) e
 			line.Index = &i
 		}
 		if event.Verdict != model.Rejected {
-			line.Label = event.Answer.Label
+			line.Label = &event.Answer.Label
 			if event.Answer.Known {
-				right := event.Answer.Predicted == event.Answer.Label
-				line.Predict, line.Right = &event.Answer.Predicted, &right
+				line.Predict = &event.Answer.Predicted
+				if right := event.Answer.Predicted == event.Answer.Label; event.Answer.Label.Type != model.Number {
+					line.Right = &right
+				}
 			}
 		}
 		if event.Verdict == model.Duplicate {
@@ -208,9 +210,9 @@ func (o *tailOptions) printLine(out io.Writer, line tailed) error {
 	case line.First > 0:
 		text = fmt.Sprintf("%s, learned at %d already", line.Label, line.First)
 	case line.Predict == nil:
-		text = line.Label + ", nothing was known before"
-	case *line.Right:
-		text = line.Label + ", as predicted"
+		text = fmt.Sprintf("%s, nothing was known before", line.Label)
+	case line.Right != nil && *line.Right:
+		text = fmt.Sprintf("%s, as predicted", line.Label)
 	default:
 		text = fmt.Sprintf("%s, predicted %s", line.Label, *line.Predict)
 	}

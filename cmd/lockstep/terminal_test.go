@@ -218,9 +218,14 @@ func TestTopOnATerminal(t *testing.T) {
 	f := newShownFleet(t, model.DefaultSpec())
 	f.teach(t, "penguins", `{"attributes":`+shownRow+`,"species":"Gentoo"}`)
 	evil := quoted(t, hostile)
-	status := `{"replica":` + evil + `,"state":"quarantined","advisory":` + evil + `,"digest":` + evil + `}`
-	if _, err := f.nc.Conn.Subscribe("penguins.status", func(msg *nats.Msg) { _ = msg.Respond([]byte(status)) }); err != nil {
-		t.Fatal(err)
+	hash := strings.Repeat("ab", 32)
+	named := `{"replica":"evil","state":"quarantined","advisory":` + evil + `,"contract":"` + hash + `","encoding":"e","log_chain":"` + hash +
+		`","state_chain":"` + hash + `","digest":"` + hash + `"}`
+	unnamed := `{"replica":` + evil + `,"state":"quarantined","digest":` + evil + `}`
+	for _, status := range []string{named, unnamed} {
+		if _, err := f.nc.Conn.Subscribe("penguins.status", func(msg *nats.Msg) { _ = msg.Respond([]byte(status)) }); err != nil {
+			t.Fatal(err)
+		}
 	}
 	top := func(columns int) (raw string) {
 		s := openTTY(t, columns, nil)

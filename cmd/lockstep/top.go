@@ -162,8 +162,7 @@ func (t *top) text() string {
 	}
 	t.wrap(&out, head)
 	if furthest != nil {
-		t.wrap(&out, fmt.Sprintf("accuracy %.3f (the last %d: %.3f)  log-loss %.3f  macro F1 %.3f",
-			furthest.Accuracy, furthest.Rolling.Events, furthest.Rolling.Accuracy, furthest.LogLoss, furthest.MacroF1))
+		t.wrap(&out, quality(&furthest.Status))
 	}
 	out.WriteString("\n")
 	out.WriteString(t.table().Text(t.width))
@@ -224,4 +223,18 @@ func (t *top) differs(r shownReplica) bool {
 	return slices.ContainsFunc(t.rows, func(o shownReplica) bool {
 		return o.seen.Equal(r.seen) && !identical([]fleet.Status{r.Status, o.Status})
 	})
+}
+
+// quality is how good a replica's predictions are, in a line.
+func quality(s *fleet.Status) string {
+	rolling := s.Rolling
+	switch {
+	case s.Errors != nil && rolling.RollingErrors != nil:
+		return fmt.Sprintf("MAE %.4g (the last %d: %.4g)  RMSE %.4g  R2 %.3f", s.MAE, rolling.Events, rolling.MAE, s.RMSE, s.R2)
+	case s.Scores != nil && rolling.RollingScores != nil:
+		return fmt.Sprintf("accuracy %.3f (the last %d: %.3f)  log-loss %.3f  macro F1 %.3f",
+			s.Accuracy, rolling.Events, rolling.Accuracy, s.LogLoss, s.MacroF1)
+	default:
+		return "its scores are not known"
+	}
 }

@@ -549,7 +549,7 @@ func (c *campaign) fold(t *testing.T, log *bus.Log, last uint64, replicas []flee
 			}
 			predicted := "None"
 			if o.Answer.Known {
-				predicted = o.Answer.Predicted
+				predicted = o.Answer.Predicted.String()
 			}
 			f.learned[id]++
 			f.first[id] = lessonAnswer{Seq: msg.Seq, Learned: o.Answer.Learned, Status: fmt.Sprintf("learned %s. Initially predicted %s", o.Answer.Label, predicted)}
@@ -566,7 +566,7 @@ func (c *campaign) fold(t *testing.T, log *bus.Log, last uint64, replicas []flee
 			if p.Species != nil {
 				species = *p.Species
 			}
-			if species != is.Label || p.Learned != m.Learned() {
+			if species != is.Label.String() || p.Learned != m.Learned() {
 				f.contradicted++
 				t.Errorf("at %d the prediction was %q with %d learned, in the log it is %q with %d", p.Seq, species, p.Learned, is.Label, m.Learned())
 			}

@@ -262,7 +262,7 @@ func (o *verifyOptions) print(cmd *cobra.Command, v verified) error {
 type reproduced struct {
 	replayedState
 	labelName string // empty without a request
-	label     *string
+	label     *model.Target
 	replayedAnswer
 }
 
@@ -284,7 +284,7 @@ type (
 func (r reproduced) MarshalJSON() ([]byte, error) {
 	parts := []any{r.replayedState}
 	if r.labelName != "" {
-		parts = append(parts, map[string]*string{r.labelName: r.label})
+		parts = append(parts, map[string]*model.Target{r.labelName: r.label})
 	}
 	return joinObjects(append(parts, r.replayedAnswer)...)
 }
@@ -389,7 +389,7 @@ func (o *verifyOptions) predictAgain(cmd *cobra.Command, m *model.Model, out *re
 		return usage("%w", err)
 	}
 	var answer map[string]json.RawMessage
-	var label *string
+	var label any
 	var proba map[string]float64
 	if err := json.Unmarshal(data, &answer); err != nil {
 		return usage("%s: %w", o.reply, err)
@@ -397,7 +397,17 @@ func (o *verifyOptions) predictAgain(cmd *cobra.Command, m *model.Model, out *re
 	if err := json.Unmarshal(answer[m.Spec().Label.Name], &label); err != nil {
 		return usage("%s has no %s: %w", o.reply, m.Spec().Label.Name, err)
 	}
-	same := (label == nil) == (out.label == nil) && (label == nil || *label == *out.label)
+	var own any
+	if out.label != nil {
+		text, err := json.Marshal(out.label)
+		if err == nil {
+			err = json.Unmarshal(text, &own)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	same := label == own
 	if text, given := answer["proba"]; given { // of an explain
 		if err := json.Unmarshal(text, &proba); err != nil {
 			return usage("%s: proba: %w", o.reply, err)

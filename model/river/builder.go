@@ -13,27 +13,62 @@ const MaxMagnitude = 1e100
 // Program is a compiled pipeline: columns are slots, and no name is looked up
 // any more.
 type Program struct {
-	Steps      []Transformer // in the order in which they learn
+	Steps []Transformer // in the order in which they learn
+
+	// The last step, by its task: one of the three.
 	Classifier Classifier
+	Binary     BinaryClassifier
+	Regressor  Regressor
+
 	// Bounds are how many bytes the state of each step, and then that of the
-	// classifier, takes at most.
+	// last one, takes at most.
 	Bounds []int
 
-	numbers, categories, dummies int // slots of each kind
+	slots [columnKinds]int // of each kind
+}
+
+// Last is the pipeline's last step.
+func (p *Program) Last() Component {
+	switch {
+	case p.Classifier != nil:
+		return p.Classifier
+	case p.Binary != nil:
+		return p.Binary
+	default:
+		return p.Regressor
+	}
+}
+
+// Task is the last step's.
+func (p *Program) Task() Task {
+	switch {
+	case p.Classifier != nil:
+		return Classification
+	case p.Binary != nil:
+		return BinaryClassification
+	default:
+		return Regression
+	}
 }
 
 // NewFrame makes a frame for the program.
 func (p *Program) NewFrame() Frame {
 	return Frame{
-		Numbers:    make([]Number, p.numbers),
-		Categories: make([]Category, p.categories),
-		Dummies:    make([]Dummies, p.dummies),
+		Numbers:    make([]Number, p.slots[NumberColumn]),
+		Categories: make([]Category, p.slots[CategoryColumn]),
+		Dummies:    make([]Dummies, p.slots[DummyColumn]),
+		Texts:      make([]Text, p.slots[TextColumn]),
 	}
 }
 
 // Limits are what the classes may rely on.
 type Limits struct {
-	Classes int // of the label, at most
+	Tasks   []Task // that the last step may have
+	Label   string // what the label is, for errors: "a category"
+	Classes int    // of the label, at most
+
+	TargetMin, TargetMax float64 // of a label that is a number
+
 	// Unbounded: numbers need no bounds, and may be negative anywhere. For
 	// tests of what River does then.
 	Unbounded bool
@@ -59,12 +94,21 @@ func Compile(steps []Step, limits Limits, inputs func(newSlot func(ColumnKind) i
 	for i := range steps[:last] {
 		columns = c.build(&steps[i], columns)
 	}
-	if end := &steps[last]; end.Class.Task != Classification {
-		c.fail(end, "the pipeline must end in a classifier")
+	if end := &steps[last]; !slices.Contains(limits.Tasks, end.Class.Task) {
+		c.fail(end, "the label is %s, so the pipeline must end in a %s", limits.Label, either(limits.Tasks))
 	} else {
 		end.Class.Build(&Builder{In: columns, step: end, c: c})
 	}
 	return &c.Program, c.problems
+}
+
+// either names tasks, as in "classifier or binary classifier".
+func either(tasks []Task) string {
+	var names []string
+	for _, t := range tasks {
+		names = append(names, t.String())
+	}
+	return strings.Join(names, " or ")
 }
 
 // build compiles one transformer, and returns the columns it gives.
@@ -83,9 +127,11 @@ func (c *compiler) fail(s *Step, format string, args ...any) {
 }
 
 func (c *compiler) newSlot(kind ColumnKind) int {
-	n := [...]*int{&c.numbers, &c.categories, &c.dummies}[kind]
-	*n++
-	return *n - 1
+	if kind == TimestampColumn {
+		kind = NumberColumn // it is one in the frame
+	}
+	c.slots[kind]++
+	return c.slots[kind] - 1
 }
 
 // Builder adds the components of one step to a pipeline.
@@ -122,6 +168,33 @@ func (b *Builder) AddClassifier(k Classifier, bound int) {
 	b.c.Bounds = append(b.c.Bounds, bound)
 }
 
+// AddBinary adds the component that ends the pipeline.
+func (b *Builder) AddBinary(k BinaryClassifier, bound int) {
+	b.c.Binary = k
+	b.c.Bounds = append(b.c.Bounds, bound)
+}
+
+// AddRegressor adds the component that ends the pipeline.
+func (b *Builder) AddRegressor(k Regressor, bound int) {
+	b.c.Regressor = k
+	b.c.Bounds = append(b.c.Bounds, bound)
+}
+
+// FiniteTarget reports whether the label is a number with bounds that keep
+// every later sum finite. If not, it reports what is missing.
+func (b *Builder) FiniteTarget() bool {
+	switch l := &b.c.limits; {
+	case l.Unbounded:
+	case l.TargetMin < -MaxMagnitude:
+		b.Fail("the label has no lower bound; give it a min (%g at the least)", -MaxMagnitude)
+		return false
+	case l.TargetMax > MaxMagnitude:
+		b.Fail("the label has no upper bound; give it a max (%g at the most)", MaxMagnitude)
+		return false
+	}
+	return true
+}
+
 // Branches builds branches of steps side by side, each on all that comes in,
 // and returns the columns that each gives.
 func (b *Builder) Branches(branches [][]Step) [][]Column {
@@ -154,6 +227,10 @@ func (b *Builder) Finite(col *Column) bool {
 		b.Fail("column %q is a category; put a OneHotEncoder or a Select before", col.Name)
 	case col.Kind == DummyColumn:
 		b.Fail("column %q is one-hot dummies, which only the pipeline's last step takes", col.Name)
+	case col.Kind == TimestampColumn:
+		b.Fail("column %q is a timestamp; put a step before that makes a number of it", col.Name)
+	case col.Kind == TextColumn:
+		b.Fail("column %q is a text, which no step here takes", col.Name)
 	case col.Nullable:
 		b.Fail("column %q may be null; put a StatImputer before, as in {StatImputer: {%s: Mean}}", col.Name, col.Name)
 	case !unbounded && col.Min < -MaxMagnitude:
@@ -180,7 +257,7 @@ func (b *Builder) NonNegative() {
 type Column struct {
 	Kind     ColumnKind
 	Name     string
-	Slot     int // of the frame's Numbers, Categories or Dummies
+	Slot     int // of the frame's Numbers, Categories, Dummies or Texts
 	Nullable bool
 
 	Min, Max float64 // of a number
@@ -201,10 +278,14 @@ const (
 	NumberColumn ColumnKind = iota
 	CategoryColumn
 	DummyColumn
+	TimestampColumn // seconds since 1970; a Number in the frame
+	TextColumn
+
+	columnKinds = iota
 )
 
 func (k ColumnKind) String() string {
-	return [...]string{"a number", "a category", "one-hot dummies"}[k]
+	return [...]string{"a number", "a category", "one-hot dummies", "a timestamp", "a text"}[k]
 }
 
 func names(columns []Column) string {

@@ -7,7 +7,11 @@ type Frame struct {
 	Numbers    []Number
 	Categories []Category
 	Dummies    []Dummies
-	Target     int // the event's class, while it is learned
+	Texts      []Text
+	// While an event is learned. Of a label that is a category Target is the
+	// class, of a boolean both are 0 or 1, and of a number only Y is used.
+	Target int
+	Y      float64
 }
 
 // Number is a number, or null.
@@ -21,6 +25,12 @@ type Number struct {
 type Category struct {
 	ID   int32
 	Text []byte // where ID is Unknown: valid as long as the event
+}
+
+// Text is a text of which words are made, or null.
+type Text struct {
+	V    []byte // valid as long as the event
+	Null bool
 }
 
 // Dummies are the columns that are 1 of those that an Encoder makes. All others

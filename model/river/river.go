@@ -52,14 +52,34 @@ type Classifier interface {
 	Proba(f *Frame, p []float64)
 }
 
-// Explainer is a classifier that can take a prediction apart. The sums over
+// BinaryClassifier is a last step that says how likely it is that a label is
+// true. Unlike a Classifier it answers before anything was learned.
+type BinaryClassifier interface {
+	Component
+	// ProbaTrue is the probability of true, for the event in f. It does not
+	// change the state, but may keep what it computed until the next Learn.
+	ProbaTrue(f *Frame) float64
+}
+
+// Regressor is a last step that predicts a number. It answers before anything
+// was learned.
+type Regressor interface {
+	Component
+	// Predict is the number for the event in f, finite and at most MaxMagnitude
+	// in size. It does not change the state, but may keep what it computed until
+	// the next Learn.
+	Predict(f *Frame) float64
+}
+
+// Explainer is a last step that can take a prediction apart. The sums over
 // what it adds, class by class, are in the declared Unit, from which the
 // probabilities follow; see Unit.
 type Explainer interface {
 	Unit() Unit
 	// Explain calls add for each feature that adds something to the prediction
-	// for the event in f, after a call of Proba for it. The feature "" is what
-	// is added before any. byClass is the callee's to keep.
+	// for the event in f, after it was predicted. The feature "" is what is
+	// added before any. byClass is the callee's to keep: of a BinaryClassifier
+	// it is of false and of true, and of a Regressor it has one element.
 	Explain(f *Frame, add func(feature string, value float64, byClass []float64))
 }
 
@@ -67,13 +87,15 @@ type Explainer interface {
 // one.
 type Unit string
 
-// The units. Of both the probabilities are the softmax.
+// The units. Of the first two the probabilities are the softmax.
 const (
 	// LogLikelihood is the natural logarithm of a class's joint likelihood.
 	LogLikelihood Unit = "log_likelihood"
 	// Logit is a class's score in a linear model; only differences between
 	// classes mean something, and one more multiplies the odds by e.
 	Logit Unit = "logit"
+	// LabelUnit is the label's own unit: the sum is the number predicted.
+	LabelUnit Unit = "label"
 )
 
 // Task is what a class is for, and so where it may stand.
@@ -81,13 +103,21 @@ type Task uint8
 
 // The tasks.
 const (
-	Transformation Task = iota + 1 // any step but the last
-	Classification                 // the last step, for a label that is a category
-	Optimization                   // a parameter of other classes
+	Transformation       Task = iota + 1 // any step but the last
+	Classification                       // the last step, for a label that is a category or a boolean
+	Optimization                         // a parameter of other classes
+	BinaryClassification                 // the last step, for a label that is a boolean
+	Regression                           // the last step, for a label that is a number
+	Losses                               // a parameter of other classes
 )
 
 func (t Task) String() string {
-	return [...]string{"none", "transformer", "classifier", "optimizer"}[t]
+	return [...]string{"none", "transformer", "classifier", "optimizer", "binary classifier", "regressor", "loss"}[t]
+}
+
+// Last reports whether a class of the task ends a pipeline.
+func (t Task) Last() bool {
+	return t == Classification || t == BinaryClassification || t == Regression
 }
 
 // Class is a kind of component that a spec can name. There is one for each of

@@ -41,9 +41,8 @@ type Status struct {
 	Learned    uint64  `json:"learned"`
 	Rejected   uint64  `json:"rejected"`
 	Duplicates uint64  `json:"duplicates"`
-	Accuracy   float64 `json:"accuracy"`
-	LogLoss    float64 `json:"log_loss"`
-	MacroF1    float64 `json:"macro_f1"`
+	*Scores            // nil where the label is a number
+	*Errors            // nil where it is none
 	Rolling    Rolling `json:"rolling"`
 
 	Identity
@@ -65,19 +64,77 @@ type Status struct {
 	Unreported uint64    `json:"unreported,omitempty"`
 }
 
+// Scores say how good a classifier's predictions were, each made before its
+// event was learned.
+type Scores struct {
+	Accuracy         float64  `json:"accuracy"`
+	LogLoss          float64  `json:"log_loss"`
+	MacroF1          float64  `json:"macro_f1"`
+	BalancedAccuracy float64  `json:"balanced_accuracy"`
+	Kappa            float64  `json:"kappa"`             // Cohen's
+	ROCAUC           *float64 `json:"roc_auc,omitempty"` // of a label that is a boolean
+}
+
+// Errors say how far predictions of a number were from it.
+type Errors struct {
+	MAE  float64 `json:"mae"`  // in the label's unit
+	RMSE float64 `json:"rmse"` // in the label's unit
+	R2   float64 `json:"r2"`
+}
+
 // Rolling is how good a model was over the last events.
 type Rolling struct {
-	Events   int     `json:"events"`
+	Events int `json:"events"`
+	*RollingScores
+	*RollingErrors
+}
+
+// RollingScores are a classifier's.
+type RollingScores struct {
 	Accuracy float64 `json:"accuracy"`
 	LogLoss  float64 `json:"log_loss"`
+}
+
+// RollingErrors are of a label that is a number.
+type RollingErrors struct {
+	MAE  float64 `json:"mae"`
+	RMSE float64 `json:"rmse"`
+}
+
+// Quality names the score that tells most, and says what it is: the accuracy,
+// or where the label is a number the MAE.
+func (s *Status) Quality() (name string, value float64) {
+	switch {
+	case s.Errors != nil:
+		return "MAE", s.MAE
+	case s.Scores != nil:
+		return "accuracy", s.Accuracy
+	default:
+		return "accuracy", 0
+	}
 }
 
 // DescribeScores fills in how much a model has learned, and how well.
 func (s *Status) DescribeScores(m *model.Model) {
 	scores := m.Metrics()
 	s.Seq, s.Learned, s.Rejected, s.Duplicates = m.Seq(), m.Learned(), m.Rejected(), m.Duplicates()
-	s.Accuracy, s.LogLoss, s.MacroF1 = scores.Accuracy(), scores.LogLoss(), scores.MacroF1()
-	s.Rolling.Events, s.Rolling.Accuracy, s.Rolling.LogLoss = scores.Rolling()
+	if scores.Kind() == model.Number {
+		var r RollingErrors
+		s.Rolling.Events, r.MAE, r.RMSE = scores.RollingErrors()
+		s.Errors, s.Rolling.RollingErrors = &Errors{scores.MAE(), scores.RMSE(), scores.R2()}, &r
+	} else {
+		var r RollingScores
+		s.Rolling.Events, r.Accuracy, r.LogLoss = scores.Rolling()
+		s.Rolling.RollingScores = &r
+		s.Scores = &Scores{
+			Accuracy: scores.Accuracy(), LogLoss: scores.LogLoss(), MacroF1: scores.MacroF1(),
+			BalancedAccuracy: scores.BalancedAccuracy(), Kappa: scores.Kappa(),
+		}
+		if scores.Kind() == model.Boolean {
+			area := scores.ROCAUC()
+			s.ROCAUC = &area
+		}
+	}
 	s.Identity = IdentityOf(m)
 }
 

@@ -40,6 +40,8 @@ type watch struct {
 
 // Point is how good the model was after so many events, of which the last
 // came at a sequence. Losses are means of -ln(probability given to the label).
+// Where the label is a number, errors stand in their place: MAE for the
+// accuracy, and RMSE for the loss.
 type Point struct {
 	Seq, Scored                  uint64
 	Accuracy, LogLoss            float64 // of all events up to there
@@ -112,7 +114,13 @@ func (h *watch) sample(m *model.Model) {
 
 func point(m *model.Model) Point {
 	scores := m.Metrics()
-	p := Point{Seq: m.Seq(), Scored: scores.Scored(), Accuracy: scores.Accuracy(), LogLoss: scores.LogLoss()}
+	p := Point{Seq: m.Seq(), Scored: scores.Scored()}
+	if scores.Kind() == model.Number {
+		p.Accuracy, p.LogLoss = scores.MAE(), scores.RMSE()
+		_, p.RollingAccuracy, p.RollingLoss = scores.RollingErrors()
+		return p
+	}
+	p.Accuracy, p.LogLoss = scores.Accuracy(), scores.LogLoss()
 	_, p.RollingAccuracy, p.RollingLoss = scores.Rolling()
 	return p
 }
@@ -122,11 +130,14 @@ func (h *watch) keep(result *model.Result, stored int64) {
 	first := max(0, len(result.Outcomes)-tailEvents)
 	for i := first; i < len(result.Outcomes); i++ {
 		o := &result.Outcomes[i]
-		s := Said{Seq: result.Seq, Index: -1, Stored: stored, Verdict: o.Verdict, Label: o.Answer.Label, Predicted: o.Answer.Predicted, Known: o.Answer.Known}
+		s := Said{Seq: result.Seq, Index: -1, Stored: stored, Verdict: o.Verdict, Label: o.Answer.Label.String(), Known: o.Answer.Known}
+		if s.Known {
+			s.Predicted = o.Answer.Predicted.String()
+		}
 		if result.Batch {
 			s.Index = i
 		}
-		if s.Known && o.Verdict == model.Learned {
+		if s.Known && len(o.Proba) > 0 {
 			s.Proba = slices.Max(o.Proba)
 		}
 		switch {

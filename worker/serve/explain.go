@@ -26,10 +26,14 @@ func (s *Server) explanation(row model.Row) *Explanation {
 		return nil
 	}
 	e := m.Explain(row)
+	names := m.Labels()
+	if s.cfg.Spec.Label.Type == model.Number { // there are no classes: the number has its own name
+		names = []string{s.cfg.Spec.Label.Name}
+	}
 	byLabel := func(values []float64) map[string]float64 {
 		out := make(map[string]float64, len(values))
-		for class, v := range values {
-			out[m.Labels()[class]] = v
+		for i, v := range values {
+			out[names[i]] = v
 		}
 		return out
 	}
@@ -39,7 +43,7 @@ func (s *Server) explanation(row model.Row) *Explanation {
 		Label: null, key: s.labels.key,
 	}
 	if e.Known {
-		out.Label = quote(e.Label)
+		out.Label = e.Label.AppendJSON(nil)
 	}
 	for _, f := range e.Features {
 		out.Features = append(out.Features, Contribution{f.Feature, f.Value, byLabel(f.Adds), string(e.Unit)})

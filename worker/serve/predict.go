@@ -86,7 +86,7 @@ func (s *Server) prediction(row model.Row) (p Prediction, ok bool) {
 		return p, false
 	}
 	predicted := m.Predict(row)
-	p.Label, p.Moment = s.labels.of(m, predicted), s.labels.moment(m)
+	p.Label, p.Number, p.Moment = s.labels.of(m, predicted), predicted.Label.Num, s.labels.moment(m)
 	p.key, p.Predicted = s.labels.key, s.predicted.add()
 	return p, true
 }
@@ -116,14 +116,20 @@ func (l *labels) use(m *model.Model) {
 	}
 }
 
-// of is a prediction's label as JSON.
+// of is a prediction's label as JSON; nil if it is a number.
 func (l *labels) of(m *model.Model, p model.Prediction) json.RawMessage {
-	if !p.Known {
+	switch {
+	case !p.Known:
 		return null
+	case p.Label.Type == model.Number:
+		return nil
 	}
 	l.use(m)
 	for len(l.quoted) <= p.Class() {
-		l.quoted = append(l.quoted, quote(m.Labels()[len(l.quoted)]))
+		l.quoted = append(l.quoted, nil)
+	}
+	if l.quoted[p.Class()] == nil {
+		l.quoted[p.Class()] = p.Label.AppendJSON(nil)
 	}
 	return l.quoted[p.Class()]
 }

@@ -8,11 +8,13 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/model/river"
 )
 
 // Prediction is the reply to a predict request.
 type Prediction struct {
-	Label     json.RawMessage // null while nothing has been learned; shared, not to be changed
+	Label     json.RawMessage // null while nothing has been learned, nil of a number; shared, not to be changed
+	Number    float64         // the label, where it is a number
 	Predicted int64           // predictions of the fleet so far, this one included
 	Moment
 	key []byte // how the reply begins
@@ -27,15 +29,24 @@ type Moment struct {
 	end     string // how the replies end
 }
 
+// appendLabel appends how both forms of the reply begin.
+func (p *Prediction) appendLabel(dst []byte) []byte {
+	dst = append(dst, p.key...)
+	if p.Label == nil {
+		return river.AppendNumber(dst, p.Number)
+	}
+	return append(dst, p.Label...)
+}
+
 // AppendJSON appends the reply as NATS clients get it.
 func (p *Prediction) AppendJSON(dst []byte) []byte {
-	dst = append(append(append(dst, p.key...), p.Label...), `,"predicted":`...)
+	dst = append(p.appendLabel(dst), `,"predicted":`...)
 	return append(strconv.AppendInt(dst, p.Predicted, 10), p.end...)
 }
 
 // AppendBare appends the reply without the state that it is of.
 func (p *Prediction) AppendBare(dst []byte) []byte {
-	dst = append(append(append(dst, p.key...), p.Label...), `,"predicted":`...)
+	dst = append(p.appendLabel(dst), `,"predicted":`...)
 	dst = append(strconv.AppendInt(dst, p.Predicted, 10), `,"learned":`...)
 	return append(strconv.AppendUint(dst, p.Learned, 10), '}')
 }

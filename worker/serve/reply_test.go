@@ -200,8 +200,8 @@ func raced() bool {
 // TestAnswersOfALesson: what the fold said decides, event by event; one bad
 // event, and the whole is no success.
 func TestAnswersOfALesson(t *testing.T) {
-	learned := model.Outcome{Verdict: model.Learned, Answer: model.Answer{Seq: 5, Learned: 3, Label: "Gentoo"}}
-	repeat := model.Outcome{Verdict: model.Duplicate, Answer: model.Answer{Seq: 2, Learned: 1, Label: "Gentoo"}}
+	learned := model.Outcome{Verdict: model.Learned, Answer: model.Answer{Seq: 5, Learned: 3, Label: model.Target{Type: model.Category, Text: "Gentoo"}}}
+	repeat := model.Outcome{Verdict: model.Duplicate, Answer: model.Answer{Seq: 2, Learned: 1, Label: model.Target{Type: model.Category, Text: "Gentoo"}}}
 	taken := repeat
 	taken.Conflict = true
 	rejected := model.Outcome{Verdict: model.Rejected, Problems: []model.Problem{{Type: "missing"}}}

@@ -404,7 +404,7 @@ func (s *Server) receipt() string {
 func sentence(a model.Answer) string {
 	predicted := "None"
 	if a.Known {
-		predicted = a.Predicted
+		predicted = a.Predicted.String()
 	}
 	return fmt.Sprintf("learned %s. Initially predicted %s", a.Label, predicted)
 }

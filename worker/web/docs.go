@@ -55,11 +55,18 @@ func docFields(spec *model.Spec, view *replica.View, e *example) []docField {
 	var out []docField
 	for i := range spec.Inputs {
 		f := &spec.Inputs[i]
-		d := docField{Name: f.Name, Type: "number", Null: "no", Bounds: numberBounds(f.Min, f.Max), Seen: string(e.values[i])}
+		d := docField{Name: f.Name, Type: f.Type.String(), Null: "no", Seen: string(e.values[i])}
 		if f.Nullable {
 			d.Null = "yes"
 		}
-		if f.Type == model.Category {
+		switch f.Type {
+		case model.Number:
+			d.Bounds = numberBounds(f.Min, f.Max)
+		case model.Text:
+			d.Bounds = fmt.Sprintf("at most %d bytes", f.MaxBytes)
+		case model.Timestamp:
+			d.Bounds = "RFC 3339, or seconds since 1970"
+		case model.Category:
 			d.Type = "text"
 			d.Bounds = fmt.Sprintf("at most %d bytes; %d different ones are learned", f.MaxBytes, f.MaxValues)
 			d.Seen = strings.Join(view.Values[i][:min(len(view.Values[i]), maxSeen)], ", ")
@@ -117,14 +124,21 @@ func madeExample(spec *model.Spec, view *replica.View) *example {
 		}
 		return jsonText("<" + name + ">")
 	}
-	e := &example{label: text(spec.Label.Name, view.Labels)}
-	for i := range spec.Inputs {
-		f := &spec.Inputs[i]
-		if f.Type == model.Category {
-			e.values = append(e.values, text(f.Name, view.Values[i]))
-		} else {
-			e.values = append(e.values, fmt.Append(nil, min(max(1, f.Min), f.Max)))
+	made := func(f *model.Field, seen []string) json.RawMessage {
+		switch f.Type {
+		case model.Number:
+			return fmt.Append(nil, min(max(1, f.Min), f.Max))
+		case model.Boolean:
+			return json.RawMessage("true")
+		case model.Timestamp:
+			return jsonText("2026-01-31T08:30:00Z")
+		default:
+			return text(f.Name, append(seen, f.Values...))
 		}
+	}
+	e := &example{label: made(&spec.Label, view.Labels)}
+	for i := range spec.Inputs {
+		e.values = append(e.values, made(&spec.Inputs[i], view.Values[i]))
 	}
 	return e
 }

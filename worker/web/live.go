@@ -150,6 +150,7 @@ func (c *computer) greet(served *served) []byte {
 	type input struct {
 		Name     string   `json:"name"`
 		Number   bool     `json:"number"`
+		Type     string   `json:"type"`
 		Nullable bool     `json:"nullable"`
 		Min      *float64 `json:"min,omitempty"`
 		Max      *float64 `json:"max,omitempty"`
@@ -158,7 +159,7 @@ func (c *computer) greet(served *served) []byte {
 	spec := served.Spec()
 	inputs := []input{}
 	for _, f := range spec.Inputs {
-		in := input{Name: f.Name, Number: f.Type == model.Number, Nullable: f.Nullable}
+		in := input{Name: f.Name, Number: f.Type == model.Number, Type: f.Type.String(), Nullable: f.Nullable}
 		if in.Number {
 			in.Min, in.Max = finite(f.Min), finite(f.Max)
 		} else {
@@ -167,7 +168,7 @@ func (c *computer) greet(served *served) []byte {
 		inputs = append(inputs, in)
 	}
 	return encode(map[string]any{
-		"boot": c.live.boot, "model": spec.Name, "semantics": spec.Semantics, "label": spec.Label.Name, "inputs": inputs,
+		"boot": c.live.boot, "model": spec.Name, "semantics": spec.Semantics, "label": spec.Label.Name, "label_type": spec.Label.Type.String(), "inputs": inputs,
 		"replica": served.Name(), "version": c.live.server.cfg.Version, "page": pageHash,
 	})
 }

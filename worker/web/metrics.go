@@ -172,11 +172,20 @@ func (c *collection) model(s *fleet.Status) {
 	c.counter("lockstep_fleet_predictions_total", "Predictions of the whole fleet.", float64(s.Predicted))
 	c.counter("lockstep_predictions_uncounted_total", "Predictions of this replica that are in no total.", float64(s.Uncounted))
 	c.counter("lockstep_verdicts_unreported_total", "Rejections that were not written to the verdicts' stream.", float64(s.Unreported))
-	c.gauge("lockstep_model_accuracy_ratio", "Share of the events that were predicted correctly before they were learned.", s.Accuracy)
-	c.gauge("lockstep_model_log_loss_nats", "Mean log-loss of the events before they were learned.", s.LogLoss)
-	c.gauge("lockstep_model_macro_f1_ratio", "Mean F1 over the labels.", s.MacroF1)
-	c.gauge("lockstep_model_rolling_accuracy_ratio", "Accuracy over the last events, at most 100.", s.Rolling.Accuracy)
-	c.gauge("lockstep_model_rolling_log_loss_nats", "Mean log-loss of the last events, at most 100.", s.Rolling.LogLoss)
+	if s.Scores != nil {
+		c.gauge("lockstep_model_accuracy_ratio", "Share of the events that were predicted correctly before they were learned.", s.Accuracy)
+		c.gauge("lockstep_model_log_loss_nats", "Mean log-loss of the events before they were learned.", s.LogLoss)
+		c.gauge("lockstep_model_macro_f1_ratio", "Mean F1 over the labels.", s.MacroF1)
+		c.gauge("lockstep_model_rolling_accuracy_ratio", "Accuracy over the last events, at most 100.", s.Rolling.Accuracy)
+		c.gauge("lockstep_model_rolling_log_loss_nats", "Mean log-loss of the last events, at most 100.", s.Rolling.LogLoss)
+	}
+	if s.Errors != nil {
+		c.gauge("lockstep_model_mae", "Mean size of the error, in the label's unit, before the events were learned.", s.MAE)
+		c.gauge("lockstep_model_rmse", "Root of the mean squared error, in the label's unit.", s.RMSE)
+		c.gauge("lockstep_model_r2", "Share of the labels' variance that the predictions explain.", s.R2)
+		c.gauge("lockstep_model_rolling_mae", "MAE over the last events, at most 100.", s.Rolling.MAE)
+		c.gauge("lockstep_model_rolling_rmse", "RMSE over the last events, at most 100.", s.Rolling.RMSE)
+	}
 	c.gauge("lockstep_model_rolling_events", "How many events the rolling metrics cover.", float64(s.Rolling.Events))
 }
 

@@ -18,7 +18,9 @@ func openapi(spec *model.Spec, version string) []byte {
 	attributes, required := object{}, []string{}
 	for i := range spec.Inputs {
 		attributes[spec.Inputs[i].Name] = schema(&spec.Inputs[i])
-		required = append(required, spec.Inputs[i].Name)
+		if !spec.Inputs[i].Optional {
+			required = append(required, spec.Inputs[i].Name)
+		}
 	}
 	label := schema(&spec.Label)
 	ref := func(name string) object { return object{"$ref": "#/components/schemas/" + name} }
@@ -64,7 +66,10 @@ func openapi(spec *model.Spec, version string) []byte {
 	}
 	lines := "application/x-ndjson"
 	text, number := object{"type": "string"}, object{"type": "integer"}
-	label200 := nullable(object{"type": "string"})
+	label200 := schema(&spec.Label)
+	if !spec.Label.Nullable {
+		label200 = nullable(label200)
+	}
 	doc := object{
 		"openapi": "3.1.0",
 		"info": object{"title": spec.Name, "version": version,
@@ -103,8 +108,20 @@ func openapi(spec *model.Spec, version string) []byte {
 
 // schema is a field as JSON Schema.
 func schema(f *model.Field) object {
-	s := object{"type": "string", "maxLength": f.MaxBytes, "description": fmt.Sprintf("at most %d different ones are learned", f.MaxValues)}
-	if f.Type == model.Number {
+	s := object{"type": "string", "maxLength": f.MaxBytes}
+	switch f.Type {
+	case model.Category:
+		s["description"] = fmt.Sprintf("at most %d different ones are learned", f.MaxValues)
+		if f.Overflow {
+			s["description"] = fmt.Sprintf("%d different ones are learned; the rest count as %q", f.MaxValues, model.OverflowValue)
+		}
+		if f.Integers {
+			s["type"] = []string{"string", "integer"}
+		}
+		if f.Values != nil {
+			s["enum"] = f.Values
+		}
+	case model.Number:
 		s = object{"type": "number"}
 		if !math.IsInf(f.Min, -1) {
 			s["minimum"] = f.Min
@@ -112,6 +129,10 @@ func schema(f *model.Field) object {
 		if !math.IsInf(f.Max, 1) {
 			s["maximum"] = f.Max
 		}
+	case model.Boolean:
+		s = object{"type": "boolean"}
+	case model.Timestamp:
+		s = object{"anyOf": []object{{"type": "string", "format": "date-time"}, {"type": "number"}}, "description": "RFC 3339, or seconds since 1970"}
 	}
 	if f.Nullable {
 		return nullable(s)

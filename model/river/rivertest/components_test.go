@@ -2,6 +2,7 @@ package rivertest
 
 import (
 	"bytes"
+	"strconv"
 	"testing"
 
 	"lockstep/model"
@@ -27,7 +28,7 @@ func newPipeline(t testing.TB, s *model.Spec) *pipeline {
 		p.vocabs = append(p.vocabs, river.NewVocab())
 	}
 	var problems []string
-	p.program, problems = river.Compile(s.Pipeline, river.Limits{Classes: s.Label.MaxValues}, p.inputs)
+	p.program, problems = river.Compile(s.Pipeline, limits(s), p.inputs)
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -40,9 +41,7 @@ func (p *pipeline) inputs(newSlot func(river.ColumnKind) int) []river.Column {
 	for i := range p.spec.Inputs {
 		f := &p.spec.Inputs[i]
 		col := river.Column{Name: f.Name, Nullable: f.Nullable, Min: f.Min, Max: f.Max, Vocab: &p.vocabs[i], MaxValues: f.MaxValues, MaxBytes: f.MaxBytes}
-		if f.Type == model.Category {
-			col.Kind = river.CategoryColumn
-		}
+		col.Kind = columnKind(f.Type)
 		col.Slot = newSlot(col.Kind)
 		p.slots = append(p.slots, col.Slot)
 		out = append(out, col)
@@ -52,7 +51,11 @@ func (p *pipeline) inputs(newSlot func(river.ColumnKind) int) []river.Column {
 
 func (p *pipeline) load(row model.Row, learning bool) {
 	for i, v := range row {
-		if p.spec.Inputs[i].Type == model.Number {
+		switch kind := p.spec.Inputs[i].Type; {
+		case kind == model.Text:
+			p.frame.Texts[p.slots[i]] = river.Text{V: v.Text, Null: v.Null}
+			continue
+		case kind != model.Category:
 			p.frame.Numbers[p.slots[i]] = river.Number{V: v.Num, Null: v.Null}
 			continue
 		}
@@ -78,20 +81,35 @@ func (p *pipeline) learn(data []byte) {
 			return
 		}
 	}
-	class := p.labels.Find(e.Label)
-	if class == river.Unknown {
-		if len(p.labels.Texts) >= p.spec.Label.MaxValues {
-			return
-		}
-		class = p.labels.Add(string(e.Label))
+	switch p.spec.Label.Type {
+	case model.Number:
+		p.frame.Y = e.Label.Num
+	case model.Boolean:
+		p.frame.Target = p.class(strconv.FormatBool(e.Label.Num != 0))
+	default:
+		p.frame.Target = p.class(string(e.Label.Text))
+	}
+	if p.frame.Target < 0 {
+		return
 	}
 	p.load(e.Row, true)
-	p.frame.Target = int(class)
 	for _, step := range p.program.Steps {
 		step.Learn(&p.frame)
 		step.Transform(&p.frame)
 	}
-	p.program.Classifier.Learn(&p.frame)
+	p.program.Last().Learn(&p.frame)
+}
+
+// class is a label's, a new one where it is new, or -1 where there is no room.
+func (p *pipeline) class(label string) int {
+	class := p.labels.Find([]byte(label))
+	if class == river.Unknown {
+		if len(p.labels.Texts) >= limits(p.spec).Classes {
+			return -1
+		}
+		class = p.labels.Add(label)
+	}
+	return int(class)
 }
 
 func (p *pipeline) predict(attributes string) {
@@ -103,8 +121,13 @@ func (p *pipeline) predict(attributes string) {
 	for _, step := range p.program.Steps {
 		step.Transform(&p.frame)
 	}
-	if n := len(p.labels.Texts); n > 0 {
-		p.program.Classifier.Proba(&p.frame, make([]float64, n))
+	switch {
+	case p.program.Regressor != nil:
+		p.program.Regressor.Predict(&p.frame)
+	case p.program.Binary != nil:
+		p.program.Binary.ProbaTrue(&p.frame)
+	case len(p.labels.Texts) > 0:
+		p.program.Classifier.Proba(&p.frame, make([]float64, len(p.labels.Texts)))
 	}
 }
 
@@ -114,7 +137,7 @@ func (p *pipeline) components() []river.Component {
 	for _, step := range p.program.Steps {
 		out = append(out, step)
 	}
-	return append(out, p.program.Classifier)
+	return append(out, p.program.Last())
 }
 
 // state is the encoding of one component.
@@ -212,7 +235,7 @@ func TestStatesAreBounded(t *testing.T) {
 				p.learn(event)
 			}
 		}
-		if got := len(p.labels.Texts); got != 5 {
+		if got := len(p.labels.Texts); s.Label.Type == model.Category && got != 5 {
 			t.Fatalf("got %d classes, want 5", got)
 		}
 		for i, c := range p.components() {
@@ -228,4 +251,31 @@ func TestStatesAreBounded(t *testing.T) {
 			t.Errorf("got %d bounds, want one for each of %d components", len(p.program.Bounds), len(p.components()))
 		}
 	})
+}
+
+// limits are what a spec lets its components rely on, as the fold has them.
+func limits(s *model.Spec) river.Limits {
+	l := river.Limits{Classes: s.Label.MaxValues, TargetMin: s.Label.Min, TargetMax: s.Label.Max}
+	switch s.Label.Type {
+	case model.Number:
+		l.Tasks = []river.Task{river.Regression}
+	case model.Boolean:
+		l.Tasks, l.Classes = []river.Task{river.BinaryClassification, river.Classification}, 2
+	default:
+		l.Tasks = []river.Task{river.Classification}
+	}
+	return l
+}
+
+func columnKind(t model.FieldType) river.ColumnKind {
+	switch t {
+	case model.Category:
+		return river.CategoryColumn
+	case model.Text:
+		return river.TextColumn
+	case model.Timestamp:
+		return river.TimestampColumn
+	default:
+		return river.NumberColumn
+	}
 }

@@ -80,6 +80,14 @@ func (r *rows) attributes() string {
 		var value any
 		switch {
 		case f.Nullable && r.IntN(6) == 0:
+		case f.Type == model.Boolean:
+			value = r.IntN(2) == 1
+		case f.Type == model.Timestamp:
+			value = r.IntN(2e9)
+		case f.Type == model.Text:
+			value = r.words(f)
+		case f.Values != nil:
+			value = f.Values[r.IntN(len(f.Values))]
 		case f.Type == model.Category:
 			value = r.text(f, 2+min(r.seen/8, f.MaxValues)) // a few more than there is room for
 		default:
@@ -90,9 +98,31 @@ func (r *rows) attributes() string {
 	return "{" + strings.Join(out, ",") + "}"
 }
 
-// event is a learn event of a class.
+// words is a text of a few words, some of which come again.
+func (r *rows) words(f *model.Field) string {
+	var out []string
+	for range r.IntN(6) {
+		out = append(out, r.text(f, 20))
+	}
+	text := strings.Join(out, " ")
+	return strings.ToValidUTF8(text[:min(len(text), f.MaxBytes)], "")
+}
+
+// event is a learn event of a class, or where the label is a number one of a
+// number that hangs on it.
 func (r *rows) event(class int) []byte {
-	return fmt.Appendf(nil, `{"attributes":%s,%s:"class %d"}`, r.attributes(), encode(r.spec.Label.Name), class)
+	return fmt.Appendf(nil, `{"attributes":%s,%s:%s}`, r.attributes(), encode(r.spec.Label.Name), r.label(class))
+}
+
+func (r *rows) label(class int) string {
+	switch f := &r.spec.Label; f.Type {
+	case model.Number:
+		return encode(min(max(f.Min, float64(class)+r.Float64()), f.Max))
+	case model.Boolean:
+		return encode(class%2 == 1)
+	default:
+		return encode(fmt.Sprint("class ", class))
+	}
 }
 
 // message is a learn event as the log's next message.

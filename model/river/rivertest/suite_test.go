@@ -151,7 +151,11 @@ func TestNumbersStayFinite(t *testing.T) {
 func finite(t *testing.T, m *model.Model, attributes string) {
 	t.Helper()
 	p := m.Predict(decode(t, m.Spec(), attributes))
-	if len(p.Proba) != len(m.Labels()) || p.Known != (len(p.Proba) > 0) {
+	if m.Spec().Label.Type == model.Number {
+		if v := p.Label.Num; math.IsNaN(v) || math.IsInf(v, 0) || !p.Known {
+			t.Fatalf("%s: got %v, want a number", attributes, v)
+		}
+	} else if len(p.Proba) != len(m.Labels()) || p.Known != (len(p.Proba) > 0) {
 		t.Fatalf("%s: got %d probabilities, want %d", attributes, len(p.Proba), len(m.Labels()))
 	}
 	for _, v := range p.Proba { // their sum is off where likelihoods are huge: River's is
@@ -159,7 +163,7 @@ func finite(t *testing.T, m *model.Model, attributes string) {
 			t.Fatalf("%s: got %v, want probabilities", attributes, p.Proba)
 		}
 	}
-	if best := 0.0; p.Known {
+	if best := 0.0; len(p.Proba) > 0 {
 		for _, v := range p.Proba {
 			best = max(best, v)
 		}
@@ -191,7 +195,7 @@ func TestClassesInAnyOrder(t *testing.T) {
 				}
 				known[class] = true
 				finite(t, m, r.attributes())
-				if len(m.Labels()) != len(known) {
+				if s.Label.Type == model.Category && len(m.Labels()) != len(known) {
 					t.Fatalf("%s: got %d classes after %d, want %d", order, len(m.Labels()), i+1, len(known))
 				}
 			}
@@ -213,7 +217,7 @@ func TestExplanationsAddUp(t *testing.T) {
 				break // it explains nothing
 			}
 			explained[name] = true
-			sums := make([]float64, len(m.Labels()))
+			sums := make([]float64, max(len(m.Labels()), 1))
 			copy(sums, e.Prior)
 			seen := map[string]bool{}
 			for _, f := range e.Features {
@@ -228,6 +232,11 @@ func TestExplanationsAddUp(t *testing.T) {
 			switch e.Unit {
 			case river.LogLikelihood, river.Logit:
 				softmax(sums)
+			case river.LabelUnit:
+				if d := math.Abs(sums[0] - e.Label.Num); d > 1e-9*max(1, math.Abs(e.Label.Num)) {
+					t.Fatalf("%s: %s: the contributions give %v, the prediction is %v", name, attributes, sums[0], e.Label.Num)
+				}
+				continue
 			default:
 				t.Fatalf("%s: the unit %q is not known here", name, e.Unit)
 			}

@@ -22,7 +22,7 @@ type traceLine struct {
 	Spec       string             `json:"spec"` // of a case's first line: its name
 	Final      bool               `json:"final"`
 	Attributes json.RawMessage    `json:"attributes"`
-	Predict    *string            `json:"predict"`
+	Predict    any                `json:"predict"`
 	Proba      map[string]float64 `json:"proba"`
 	State      map[string]state   `json:"state"` // of a final line, by River's class
 
@@ -130,7 +130,11 @@ func (c *comparison) event(line *traceLine) {
 	if string(fields[label]) == "null" {
 		return
 	}
-	event := fmt.Appendf(nil, `{"attributes":%s,%q:%s}`, line.Attributes, label, fields[label])
+	given := fields[label]
+	if c.model.Spec().Label.Type == model.Boolean {
+		given = bytes.Trim(given, `"`)
+	}
+	event := fmt.Appendf(nil, `{"attributes":%s,%q:%s}`, line.Attributes, label, given)
 	result := c.model.Apply(model.Message{Seq: c.model.Seq() + 1, Subject: model.SubjectLearn, Data: event})
 	if o := result.Outcomes[0]; o.Verdict != model.Learned {
 		c.t.Fatalf("%s: seq %d: %s: %v", c.name, line.Seq, o.Verdict, o.Problems)
@@ -139,7 +143,7 @@ func (c *comparison) event(line *traceLine) {
 
 // predicted compares a prediction: probabilities to 1e-9, and the label where
 // they tell it.
-func (c *comparison) predicted(what string, got model.Prediction, label *string, proba map[string]float64) {
+func (c *comparison) predicted(what string, got model.Prediction, label any, proba map[string]float64) {
 	if len(got.Proba) != len(proba) || got.Known != (label != nil) {
 		c.t.Fatalf("%s: %s: got %d probabilities, River has %d", c.name, what, len(got.Proba), len(proba))
 	}
@@ -148,8 +152,16 @@ func (c *comparison) predicted(what string, got model.Prediction, label *string,
 			c.t.Errorf("%s: %s: got P(%s) = %v, River has %v", c.name, what, name, p, proba[name])
 		}
 	}
-	if got.Known && got.Label != *label {
-		c.t.Errorf("%s: %s: got %s, River has %s", c.name, what, got.Label, *label)
+	switch label := label.(type) {
+	case nil:
+	case float64:
+		if d := math.Abs(got.Label.Num - label); !(d <= 1e-9*max(1, math.Abs(label))) {
+			c.t.Errorf("%s: %s: got %v, River has %v", c.name, what, got.Label.Num, label)
+		}
+	default:
+		if got.Label.String() != label {
+			c.t.Errorf("%s: %s: got %s, River has %s", c.name, what, got.Label, label)
+		}
 	}
 }
 

@@ -185,7 +185,7 @@ func (t *table) row() (Row, error) {
 // unquoted, but a number cannot be a text, so there quotes are mere
 // punctuation. A number that is none stays a text, for the check to refuse.
 func (t *table) value(dst []byte, f model.Field, c cell) []byte {
-	number := f.Type == model.Number
+	number := f.Type == model.Number || f.Type == model.Boolean || f.Type == model.Timestamp
 	text := c.text
 	if number {
 		text = bytes.TrimSpace(text)
@@ -193,9 +193,17 @@ func (t *table) value(dst []byte, f model.Field, c cell) []byte {
 	if (!c.quoted || number) && (len(text) == 0 || slices.Contains(t.na, string(text))) {
 		return append(dst, "null"...)
 	}
-	if number {
+	switch f.Type {
+	case model.Number, model.Timestamp:
 		if v, ok := parseNumber(string(text), t.decimal); ok {
 			return strconv.AppendFloat(dst, v, 'g', -1, 64)
+		}
+	case model.Boolean:
+		switch strings.ToLower(string(text)) {
+		case "true", "1":
+			return append(dst, "true"...)
+		case "false", "0":
+			return append(dst, "false"...)
 		}
 	}
 	return appendText(dst, string(c.text))
