@@ -29,7 +29,7 @@ func (m *Model) compile(unbounded bool) error {
 	case Category:
 		limits.Label, limits.Tasks = "a category", []river.Task{river.Classification}
 	case Boolean:
-		limits.Classes = 2
+		limits.Classes, limits.TargetMin, limits.TargetMax = 2, 0, 1
 		limits.Label, limits.Tasks = "a boolean", []river.Task{river.BinaryClassification, river.Classification}
 	case Number:
 		limits.Label, limits.Tasks = "a number", []river.Task{river.Regression}

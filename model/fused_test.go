@@ -92,9 +92,13 @@ func TestNothingIsFused(t *testing.T) {
 	}
 }
 
-// buildFunction is the name of the function that builds a class.
+// buildFunction is the name of the function that builds or makes a class.
 func buildFunction(class *river.Class) string {
-	return runtime.FuncForPC(reflect.ValueOf(class.Build).Pointer()).Name()
+	of := reflect.ValueOf(class.Build)
+	if class.Build == nil {
+		of = reflect.ValueOf(class.Make)
+	}
+	return runtime.FuncForPC(of.Pointer()).Name()
 }
 
 // TestFusedIsFound checks the gate itself: on every target it finds what it is

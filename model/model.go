@@ -285,11 +285,7 @@ func (m *Model) update() {
 			x.ID = m.vocabs[l.input].Add(string(x.Text))
 		}
 	}
-	for _, step := range m.program.Steps {
-		step.Learn(&m.frame)
-		step.Transform(&m.frame)
-	}
-	m.program.Last().Learn(&m.frame)
+	m.program.Learn(&m.frame)
 	m.learned++
 	m.digests.stale = true
 }
@@ -410,9 +406,7 @@ func (m *Model) likeliest() Prediction {
 
 func (m *Model) transform(row Row) {
 	m.load(row)
-	for _, step := range m.program.Steps {
-		step.Transform(&m.frame)
-	}
+	m.program.Transform(&m.frame)
 }
 
 // Contribution is what one feature adds to each class.

@@ -46,7 +46,7 @@ func (p *specParser) step(n *yaml.Node, tasks ...river.Task) river.Step {
 	}
 	class := findClass(name.Value, tasks...)
 	if class == nil {
-		p.fail(name, "%q is not a known class; known: %s%s", name.Value, list(known), hint(name.Value, known))
+		p.fail(name, "%q is not a known class%s; known: %s", name.Value, hint(name.Value, known), list(known))
 		return river.Step{Line: name.Line}
 	}
 	s := river.Step{Class: class, Args: class.Defaults(), Line: name.Line}
@@ -66,20 +66,48 @@ func absent(n *yaml.Node) bool {
 
 // keywords reads a class's keyword arguments over River's defaults.
 func (p *specParser) keywords(s *river.Step, argument *yaml.Node) {
-	if absent(argument) {
-		return
+	var m mapping
+	ok := true
+	if !absent(argument) {
+		known := []string{}
+		for i := range s.Class.Params {
+			known = append(known, s.Class.Params[i].Name)
+		}
+		m, ok = p.mapping(argument, s.Class.Name, known)
 	}
-	var known []string
-	for i := range s.Class.Params {
-		known = append(known, s.Class.Params[i].Name)
-	}
-	m, _ := p.mapping(argument, s.Class.Name, append([]string{}, known...))
 	for i := range s.Class.Params {
 		param := &s.Class.Params[i]
 		if v := m.find(param.Name); v != nil {
 			s.Args[i] = p.argument(param, v, s.Class.Name+": "+param.Name)
+		} else if ok && param.Default == nil {
+			p.failAt(s.Line, "%s: %s is missing: %s (%s)", s.Class.Name, param.Name, param.Summary, param.Range())
 		}
 	}
+}
+
+// word reads a text that becomes part of a name.
+func (p *specParser) word(v *yaml.Node, what string) string {
+	text := p.text(v, what)
+	if n := len(text); n == 0 || n > 64 {
+		p.fail(v, "%s has 1 to 64 bytes", what)
+	}
+	return text
+}
+
+// columnList reads a list of columns, or one alone.
+func (p *specParser) columnList(v *yaml.Node, what string) []string {
+	if v.Kind == yaml.ScalarNode {
+		return []string{p.text(v, what)}
+	}
+	if v.Kind != yaml.SequenceNode || len(v.Content) == 0 {
+		p.fail(v, "%s takes a column, or a list of columns", what)
+		return nil
+	}
+	var out []string
+	for _, e := range v.Content {
+		out = append(out, p.text(e, what+": a column"))
+	}
+	return out
 }
 
 // argument reads a keyword's value.
@@ -89,10 +117,19 @@ func (p *specParser) argument(param *river.Param, v *yaml.Node, what string) any
 		return p.boolean(v, what)
 	case river.Nested:
 		return p.step(v, param.Task)
+	case river.Word:
+		return p.word(v, what)
+	case river.ColumnList:
+		return p.columnList(v, what)
 	default:
+		if param.Task != 0 && (v.Kind == yaml.MappingNode || findClass(v.Value, param.Task) != nil) {
+			return p.step(v, param.Task)
+		}
 		x, ok := p.double(v, what)
 		if ok && (x < param.Min || x > param.Max) {
 			p.fail(v, "%s must be from %s to %s", what, river.Shortest(param.Min), river.Shortest(param.Max))
+		} else if ok && param.Whole && x != float64(int64(x)) {
+			p.fail(v, "%s must be a whole number", what)
 		}
 		return x
 	}
@@ -161,12 +198,33 @@ func hint(name string, known []string) string {
 	case "Pipeline":
 		return "; River's Pipeline and | are a list of steps here"
 	}
+	if strings.ContainsAny(name, "|+") {
+		return "; River's A | B is a list of steps here, as in [A, B], and A + B is {union: [A, B]}"
+	}
 	for _, k := range known {
 		if strings.EqualFold(strings.ReplaceAll(last, "_", ""), k) {
 			return "; write " + k
 		}
 	}
+	if near, ok := nearest[last]; ok && slices.Contains(known, near) {
+		return "; River's " + last + " is not here, the nearest is " + near
+	}
 	return ""
+}
+
+// nearest are classes of River that Lockstep does not have, with the nearest
+// that it has.
+var nearest = map[string]string{
+	"ALMAClassifier": "PAClassifier", "ComplementNB": "MultinomialNB", "AdaptiveStandardScaler": "StandardScaler",
+	"RobustScaler": "StandardScaler", "MinMaxScaler": "StandardScaler", "MaxAbsScaler": "StandardScaler",
+	"OneVsOneClassifier": "OneVsRestClassifier", "OutputCodeClassifier": "OneVsRestClassifier",
+	"BayesianLinearRegression": "LinearRegression", "SoftmaxRegression": "OneVsRestClassifier",
+	"HoeffdingTreeClassifier": "GaussianNB", "HoeffdingAdaptiveTreeClassifier": "GaussianNB", "ExtremelyFastDecisionTreeClassifier": "GaussianNB",
+	"ARFClassifier": "GaussianNB", "AMFClassifier": "GaussianNB", "SRPClassifier": "GaussianNB", "KNNClassifier": "GaussianNB",
+	"HoeffdingTreeRegressor": "LinearRegression", "HoeffdingAdaptiveTreeRegressor": "LinearRegression", "ARFRegressor": "LinearRegression",
+	"AMFRegressor": "LinearRegression", "KNNRegressor": "LinearRegression", "OrdinalEncoder": "OneHotEncoder",
+	"Agg": "TargetAgg", "Momentum": "SGD", "NesterovMomentum": "SGD", "AdaMax": "Adam", "AMSGrad": "Adam", "Nadam": "Adam",
+	"AdaBound": "Adam", "AdaDelta": "RMSProp", "FTRLProximal": "AdaGrad",
 }
 
 // canonicalSteps writes steps as the contract has them: one on each line, those

@@ -5,8 +5,14 @@ import (
 
 	"lockstep/model/river"
 	"lockstep/model/river/compose"
+	"lockstep/model/river/dummy"
+	"lockstep/model/river/featureextraction"
+	"lockstep/model/river/linearmodel"
+	"lockstep/model/river/multiclass"
 	"lockstep/model/river/naivebayes"
+	"lockstep/model/river/optim"
 	"lockstep/model/river/preprocessing"
+	"lockstep/model/river/stats"
 )
 
 // registry lists every class that a spec can name.
@@ -18,6 +24,34 @@ var registry = []*river.Class{
 	preprocessing.StandardScaler,
 	naivebayes.MultinomialNB,
 	naivebayes.GaussianNB,
+	linearmodel.LogisticRegression,
+	linearmodel.LinearRegression,
+	linearmodel.Perceptron,
+	linearmodel.PAClassifier,
+	linearmodel.PARegressor,
+	multiclass.OneVsRestClassifier,
+	featureextraction.TargetAgg,
+	dummy.NoChangeClassifier,
+	dummy.PriorClassifier,
+	dummy.StatisticRegressor,
+
+	// Parameters of others.
+	optim.SGD,
+	optim.Adam,
+	optim.AdaGrad,
+	optim.RMSProp,
+	optim.InverseScaling,
+	optim.Log,
+	optim.Hinge,
+	optim.Squared,
+	optim.Absolute,
+	optim.Huber,
+	optim.Quantile,
+	stats.MeanClass,
+	stats.VarClass,
+	stats.EWMeanClass,
+	stats.CountClass,
+	stats.SumClass,
 }
 
 // Classes are the classes that a spec can name.

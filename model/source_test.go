@@ -201,7 +201,8 @@ func TestSourceIsPortable(t *testing.T) {
 	}
 	for _, class := range Classes() {
 		build := buildFunction(class)
-		if pkg := build[:strings.LastIndexByte(build, '.')]; !read[pkg] {
+		folder := strings.LastIndexByte(build, '/')
+		if pkg, _, _ := strings.Cut(build[folder:], "."); !read[build[:folder]+pkg] {
 			t.Errorf("%s is in %s, which was not read", class.Name, pkg)
 		}
 	}

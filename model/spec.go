@@ -175,6 +175,11 @@ func (p *specParser) fail(n *yaml.Node, format string, args ...any) {
 	}
 }
 
+// failAt reports what is missing on a line.
+func (p *specParser) failAt(line int, format string, args ...any) {
+	p.problems = append(p.problems, specProblem{line, fmt.Sprintf(format, args...)})
+}
+
 // err is all problems in the order of their lines, or nil.
 func (p *specParser) err() error {
 	if len(p.problems) == 0 {

@@ -233,11 +233,17 @@ func TestBadSpecs(t *testing.T) {
 		{"{name: l, ", "{name: l, nullable: true, ", `line 8: label: "nullable" is not known here; known: name, type, min, max, max_values, max_bytes, integers, values`},
 		{"{name: l, type: category, max_values: 64, ", "{name: l, type: text, ", "line 8: label: a label is a category, a boolean or a number"},
 
-		{"StandardScaler:", "Scaler:", `line 12: "Scaler" is not a known class; known: Select, union, OneHotEncoder, StatImputer, StandardScaler, MultinomialNB, GaussianNB`},
-		{"StandardScaler:", "preprocessing.StandardScaler:", "GaussianNB; write StandardScaler"},
-		{"StandardScaler:", "standard_scaler:", "GaussianNB; write StandardScaler"},
+		{"StandardScaler:", "Scaler:", `line 12: "Scaler" is not a known class; known: Select, union, OneHotEncoder, StatImputer,`},
+		{"StandardScaler:", "preprocessing.StandardScaler:", "a known class; write StandardScaler; known: "},
+		{"StandardScaler:", "standard_scaler:", "a known class; write StandardScaler; known: "},
 		{"union:", "compose.TransformerUnion:", `; River's TransformerUnion and + are "union" here`},
 		{"union:", "Pipeline:", "; River's Pipeline and | are a list of steps here"},
+		{"MultinomialNB: {alpha: 1}", "MinMaxScaler | GaussianNB", "; River's A | B is a list of steps here, as in [A, B], and A + B is"},
+		{"MultinomialNB: {alpha: 1}", "tree.HoeffdingTreeClassifier()", "; River's HoeffdingTreeClassifier is not here, the nearest is GaussianNB"},
+		{"MultinomialNB: {alpha: 1}", "LogisticRegression: {loss: Squared}", `line 14: "Squared" is not a known class; known: Log, Hinge`},
+		{"MultinomialNB: {alpha: 1}", "LogisticRegression: {optimizer: {SGD: {lr: {InverseScaling: {power: 1}}}}}",
+			"line 14: InverseScaling: learning_rate is missing: the rate of the first step (0 to 1000000)"},
+		{"MultinomialNB: {alpha: 1}", "PAClassifier: {mode: 0.5}", "line 14: PAClassifier: mode must be a whole number"},
 		{"with_std", "std", `line 12: StandardScaler: "std" is not known here; known: with_std`},
 		{"with_std: true", "with_std: 1", "line 12: StandardScaler: with_std must be true or false"},
 		{"MultinomialNB: {alpha: 1}", "MultinomialNB: {alpha: one}", "line 14: MultinomialNB: alpha must be a number"},
@@ -315,7 +321,7 @@ input:
 `))
 	want := `the spec is not valid:
   line 1: the spec: label is missing
-  line 2: "Scaler" is not a known class; known: Select, union, OneHotEncoder, StatImputer, StandardScaler, MultinomialNB, GaussianNB
+  line 2: "Scaler" is not a known class; known: ` + list(classNames(stepTasks...)) + `
   line 3: MultinomialNB: "beta" is not known here; known: alpha
   line 4: name must be a small letter, then up to 31 small letters, digits and hyphens: it begins every subject
   line 6: input x: min is above max`

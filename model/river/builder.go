@@ -24,7 +24,8 @@ type Program struct {
 	// last one, takes at most.
 	Bounds []int
 
-	slots [columnKinds]int // of each kind
+	slots      [columnKinds]int // of each kind
+	supervised []Supervised     // of the steps
 }
 
 // Last is the pipeline's last step.
@@ -49,6 +50,28 @@ func (p *Program) Task() Task {
 	default:
 		return Regression
 	}
+}
+
+// Transform brings an event to the last step, as a prediction does.
+func (p *Program) Transform(f *Frame) {
+	for _, step := range p.Steps {
+		step.Transform(f)
+	}
+}
+
+// Learn learns the event in f: each step learns it and hands on what it makes
+// of it, and those that learn from the label do so after all others.
+func (p *Program) Learn(f *Frame) {
+	for _, step := range p.Steps {
+		if _, later := step.(Supervised); !later {
+			step.Learn(f)
+		}
+		step.Transform(f)
+	}
+	for _, step := range p.supervised {
+		step.Learn(f)
+	}
+	p.Last().Learn(f)
 }
 
 // NewFrame makes a frame for the program.
@@ -159,6 +182,9 @@ func (b *Builder) NewSlot(kind ColumnKind) int { return b.c.newSlot(kind) }
 // were added before. bound is how many bytes its state takes at most.
 func (b *Builder) AddTransformer(t Transformer, bound int) {
 	b.c.Steps = append(b.c.Steps, t)
+	if s, ok := t.(Supervised); ok {
+		b.c.supervised = append(b.c.supervised, s)
+	}
 	b.c.Bounds = append(b.c.Bounds, bound)
 }
 
@@ -178,6 +204,30 @@ func (b *Builder) AddBinary(k BinaryClassifier, bound int) {
 func (b *Builder) AddRegressor(k Regressor, bound int) {
 	b.c.Regressor = k
 	b.c.Bounds = append(b.c.Bounds, bound)
+}
+
+// Copies returns a function that makes models of a nested class, each of its
+// own, on the columns that come in.
+func (b *Builder) Copies(s Step) func() *Program {
+	first := true
+	return func() *Program {
+		c := &compiler{limits: b.c.limits}
+		s.Class.Build(&Builder{In: b.In, step: &s, c: c})
+		if first {
+			b.c.problems, first = append(b.c.problems, c.problems...), false
+		}
+		return &c.Program
+	}
+}
+
+// NumericTarget reports whether the label is a number, with bounds, or a
+// boolean, which counts as 0 or 1. If not, it reports that.
+func (b *Builder) NumericTarget() bool {
+	if slices.Contains(b.c.limits.Tasks, BinaryClassification) || slices.Contains(b.c.limits.Tasks, Regression) {
+		return b.FiniteTarget()
+	}
+	b.Fail("the label is %s; this needs a number or a boolean", b.c.limits.Label)
+	return false
 }
 
 // FiniteTarget reports whether the label is a number with bounds that keep

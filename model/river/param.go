@@ -15,8 +15,9 @@ type Param struct {
 	Default any     // River's, of the kind's type; nil if it must be given
 	Min     float64 // of a Float, inclusive
 	Max     float64
+	Whole   bool     // a Float that has no fraction
 	Choices []string // of Statistics: the classes of river.stats that there are
-	Task    Task     // of a Nested: what the class is for
+	Task    Task     // of a Nested: what the class is for; of a Float: a class that may stand in its place
 	Summary string
 }
 
@@ -29,6 +30,8 @@ const (
 	Float      Kind = iota + 1 // float64
 	Bool                       // bool
 	Nested                     // Step: a class with arguments of its own
+	Word                       // string
+	ColumnList                 // []string, one at least
 	Columns                    // []string, one at least
 	Branches                   // [][]Step, one at least and none of them empty
 	Statistics                 // []Statistic, by column, one at least
@@ -44,6 +47,13 @@ type Statistic struct{ Column, Name string }
 // FloatParam declares a number between two bounds, both inclusive.
 func FloatParam(name string, value, least, most float64, summary string) Param {
 	return Param{Name: name, Kind: Float, Default: value, Min: least, Max: most, Summary: summary}
+}
+
+// WholeParam declares a whole number between two bounds, both inclusive.
+func WholeParam(name string, value, least, most float64, summary string) Param {
+	p := FloatParam(name, value, least, most, summary)
+	p.Whole = true
+	return p
 }
 
 // BoolParam declares a switch.
@@ -64,12 +74,21 @@ func (c *Class) Defaults() []any {
 func (p *Param) Range() string {
 	switch p.Kind {
 	case Float:
-		return fmt.Sprintf("%s to %s", Shortest(p.Min), Shortest(p.Max))
+		text := fmt.Sprintf("%s to %s", Shortest(p.Min), Shortest(p.Max))
+		if p.Whole {
+			text = "whole, " + text
+		}
+		if p.Task != 0 {
+			text += ", or a " + p.Task.String()
+		}
+		return text
 	case Bool:
 		return "true, false"
 	case Nested:
 		return "a class: " + p.Task.String()
-	case Columns:
+	case Word:
+		return "a text"
+	case Columns, ColumnList:
 		return "columns"
 	case Branches:
 		return "lists of steps"
@@ -104,7 +123,12 @@ func (s *Step) Canonical(dst []byte) []byte {
 		case Step:
 			dst = fmt.Appendf(dst, " %s=%s(", p.Name, v.Class.Name)
 			dst = append(v.Canonical(dst), " )"...)
+		case string:
+			dst = fmt.Appendf(dst, " %s=%+q", p.Name, v)
 		case []string:
+			if p.Kind == ColumnList {
+				dst = fmt.Appendf(dst, " %s=", p.Name)
+			}
 			for _, column := range v {
 				dst = fmt.Appendf(dst, " %+q", column)
 			}

@@ -41,6 +41,13 @@ type Transformer interface {
 	Transform(f *Frame)
 }
 
+// Supervised is a Transformer that learns from the label. As in River, it
+// transforms an event first, and learns it afterwards.
+type Supervised interface {
+	Transformer
+	Supervised()
+}
+
 // Classifier is a last step that gives probabilities. Classes are the labels'
 // numbers in the order in which they were first learned; a class exists once an
 // event of it was learned.
@@ -105,14 +112,18 @@ type Task uint8
 const (
 	Transformation       Task = iota + 1 // any step but the last
 	Classification                       // the last step, for a label that is a category or a boolean
-	Optimization                         // a parameter of other classes
+	Optimization                         // a parameter of other classes, like all below but the last steps
 	BinaryClassification                 // the last step, for a label that is a boolean
 	Regression                           // the last step, for a label that is a number
-	Losses                               // a parameter of other classes
+	BinaryLoss                           // of a label that is a boolean
+	RegressionLoss                       // of a label that is a number
+	Scheduling                           // of a learning rate
+	Statistical                          // a running statistic
 )
 
 func (t Task) String() string {
-	return [...]string{"none", "transformer", "classifier", "optimizer", "binary classifier", "regressor", "loss"}[t]
+	return [...]string{"none", "transformer", "classifier", "optimizer", "binary classifier", "regressor",
+		"loss of a boolean", "loss of a number", "scheduler", "statistic"}[t]
 }
 
 // Last reports whether a class of the task ends a pipeline.
@@ -130,8 +141,11 @@ type Class struct {
 	Params  []Param // in the order of River's constructor
 	// Build adds the class's components to a pipeline, with the arguments of
 	// one step. It reports what does not fit; it is never called for a step
-	// whose arguments are not valid. An optimizer has none: who uses it builds it.
+	// whose arguments are not valid. A class that is a parameter has none.
 	Build func(b *Builder)
+	// Make makes what a class that is a parameter stands for; who uses it knows
+	// its type.
+	Make func(s *Step) any
 }
 
 // Step is a class with its arguments: one for each parameter, in their order.

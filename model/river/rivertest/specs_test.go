@@ -127,10 +127,17 @@ func pythonStep(s *river.Step) string {
 			args = append(args, name+"="+map[bool]string{false: "False", true: "True"}[arg])
 		case river.Step:
 			args = append(args, name+"="+pythonStep(&arg))
+		case string:
+			args = append(args, name+"="+pythonText(arg))
 		case []string:
+			var columns []string
 			for _, column := range arg {
-				args = append(args, pythonText(column))
+				columns = append(columns, pythonText(column))
 			}
+			if s.Class.Params[i].Kind == river.ColumnList {
+				columns = []string{name + "=[" + strings.Join(columns, ", ") + "]"}
+			}
+			args = append(args, columns...)
 		case [][]river.Step:
 			for _, branch := range arg {
 				args = append(args, python(branch))

@@ -159,8 +159,8 @@ func (c *comparison) predicted(what string, got model.Prediction, label any, pro
 			c.t.Errorf("%s: %s: got %v, River has %v", c.name, what, got.Label.Num, label)
 		}
 	default:
-		if got.Label.String() != label {
-			c.t.Errorf("%s: %s: got %s, River has %s", c.name, what, got.Label, label)
+		if got.Label.String() != fmt.Sprint(label) {
+			c.t.Errorf("%s: %s: got %s, River has %v", c.name, what, got.Label, label)
 		}
 	}
 }

@@ -110,6 +110,29 @@ def shapes_and_number(seed, n):
         yield event, r.choice(["apple", "pear", "plum", None])
 
 
+def lines(seed, n, label):
+    """Points around a plane that a colour shifts. The label is what a function
+    makes of the height."""
+    r = random.Random(seed)
+    shift = {"red": -2.0, "green": 0.0, "blue": 3.0}
+    for i in range(n):
+        event = {"a": round(r.uniform(-3, 3), 3), "b": round(r.uniform(-3, 3), 3), "colour": r.choice(list(shift))}
+        height = 2 * event["a"] - event["b"] + shift[event["colour"]] + r.gauss(0, 1)
+        yield event, None if i % 9 == 8 else label(height)
+
+
+def yes(height):
+    return height > 0
+
+
+def number(height):
+    return round(height, 3)
+
+
+def third(height):
+    return "low" if height < -2 else "high" if height > 2 else "middle"
+
+
 def without(key, events):
     return [({k: v for k, v in event.items() if k != key}, label) for event, label in events]
 
@@ -177,6 +200,16 @@ CASES = [
 ]
 
 
+LINEAR = [
+    *((name, yes) for name in [
+        "logreg-given", "logreg-hinge", "perceptron", "perceptron-given", "pa-given", "target-agg-boolean"]),
+    *((name, number) for name in [
+        "pa-regressor", "pa-regressor-given", "linreg-rmsprop-quantile", "linreg-adagrad-huber", "linreg-absolute",
+        "linreg-quantile", "target-agg-stats", "statistic-var"]),
+    *((name, third) for name in ["ovr-default", "ovr-hinge"]),
+]
+
+
 def main():
     if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
         os.environ["PYTHONHASHSEED"] = HASH_SEED
@@ -188,6 +221,10 @@ def main():
     trace = Trace("edge.jsonl")
     for name, spec, events in CASES:
         trace.run(spec, events, case=name, reset=True, spec=spec)
+    trace.save()
+    trace = Trace("linear.jsonl")
+    for i, (name, label) in enumerate(LINEAR):
+        trace.run(name, lines(100 + i, 150, label), label="y", case=name, reset=True, spec=name)
     trace.save()
 
 

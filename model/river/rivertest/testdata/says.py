@@ -10,7 +10,7 @@ import json
 import sys
 import types
 
-from river import compose, linear_model, naive_bayes, optim, preprocessing, stats
+from river import base, compose, dummy, feature_extraction, linear_model, multiclass, naive_bayes, optim, preprocessing, stats
 
 sys.setrecursionlimit(10_000)
 
@@ -34,7 +34,8 @@ def named(kind, prefix):
 NAMES = {
     "compose": types.SimpleNamespace(
         Select=select, Pipeline=named(compose.Pipeline, "step"), TransformerUnion=named(compose.TransformerUnion, "branch")),
-    "linear_model": linear_model, "naive_bayes": naive_bayes, "optim": optim, "preprocessing": preprocessing, "stats": stats,
+    "dummy": dummy, "feature_extraction": feature_extraction, "linear_model": linear_model, "multiclass": multiclass,
+    "naive_bayes": naive_bayes, "optim": optim, "preprocessing": preprocessing, "stats": stats,
 }
 
 
@@ -117,7 +118,10 @@ class Asked:
 
     def event(self, event, label):
         """What River says to an event, before it learns it."""
-        said = {"predict": self.model.predict_one(event), "proba": self.model.predict_proba_one(event)}
+        said = {"predict": self.model.predict_one(event)}
+        if not isinstance(list(leaves(self.model))[-1], base.Regressor):
+            proba = self.model.predict_proba_one(event)
+            said["proba"] = {str(k).lower() if isinstance(k, bool) else k: p for k, p in proba.items()}  # in JSON a key is a text
         if label is not None:
             self.model.learn_one(event, label)
             self.learned += 1
