@@ -101,14 +101,14 @@ func (b *Board) Put(ctx context.Context, key string, value []byte) error {
 
 // Create writes an entry, and returns false if there is one already.
 func (b *Board) Create(ctx context.Context, key string, value []byte) (created bool, err error) {
-	err = b.conn.do(ctx, b.prefix+key, apiTimeout, func(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	// A write whose fate is unknown is not tried again: if it was stored, the
+	// second would report that somebody else was first.
+	return b.conn.putFirst(ctx, b.prefix+key, inProcess, func(ctx context.Context) error {
 		_, err := b.kv.Create(ctx, key, value)
 		return err
 	})
-	if errors.Is(err, jetstream.ErrKeyExists) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // Remove takes away every entry at a key and below it, and leaves no trace.

@@ -487,9 +487,13 @@ func (l *Log) Limit() int {
 	return limit
 }
 
-// duplicateInProcess is the server's word, in a cluster, for an id whose
-// first message is on its way.
-const duplicateInProcess = 10158
+// inProcess reports whether a cluster answered that another message with the
+// same id, or for the same subject, is being stored and may still fail
+// (JSStreamDuplicateMessageConflict, JSStreamWrongLastSequenceConstantErr).
+func inProcess(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == 10158 || api.ErrorCode == 10164)
+}
 
 // The server's words for having no room (of an account, a server, a stream),
 // and for a message or its headers that are too large.
@@ -533,7 +537,7 @@ func transient(err error) bool {
 	case errors.As(err, &denied):
 		return false
 	case errors.As(err, &api):
-		return api.ErrorCode == duplicateInProcess || api.Code == 503 && !slices.Contains(full, int(api.ErrorCode))
+		return inProcess(err) || api.Code == 503 && !slices.Contains(full, int(api.ErrorCode))
 	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrConnectionClosed):
 		return false
 	}

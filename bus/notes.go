@@ -44,16 +44,38 @@ func OpenNotes(ctx context.Context, conn *Conn, stream, subject string, replicas
 	return &Notes{conn, js}, nil
 }
 
-// Put stores data under a subject. It returns false if the subject has a
-// note already, and an error if the stream is full or does not answer.
+// Put stores data under a subject. It returns false if the subject has a note
+// already. What may pass, such as a cluster without a leader, is tried again
+// until ctx ends; an error says that the stream is full (ErrFull), or that it
+// will not take this note.
 func (n *Notes) Put(ctx context.Context, subject string, data []byte) (stored bool, err error) {
-	err = n.conn.do(ctx, subject, apiTimeout, func(ctx context.Context) error {
+	return n.conn.putFirst(ctx, subject, transient, func(ctx context.Context) error {
 		_, err := n.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
 		return err
 	})
-	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
-		return false, nil
+}
+
+// putFirst has put write to a subject that must be empty, again while the
+// error is one that again reports to be worth it. It returns false if
+// somebody else was first.
+func (c *Conn) putFirst(ctx context.Context, subject string, again func(error) bool,
+	put func(context.Context) error) (first bool, err error) {
+	for {
+		err := c.do(ctx, subject, apiTimeout, put)
+		var api *jetstream.APIError
+		taken := errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+		switch {
+		case err == nil:
+			return true, nil
+		case taken || errors.Is(err, jetstream.ErrKeyExists):
+			return false, nil
+		case !again(err):
+			return false, named(err)
+		}
+		select {
+		case <-ctx.Done():
+			return false, fmt.Errorf("%w (%v)", ctx.Err(), err)
+		case <-time.After(retryWait):
+		}
 	}
-	return err == nil, named(err)
 }

@@ -64,9 +64,11 @@ type Group interface {
 }
 
 // Verdicts is where rejections are reported: one message per subject,
-// whichever replica puts it.
+// whichever replica puts it. It is safe for concurrent use.
 type Verdicts interface {
-	// Put stores data under a subject; false if the subject already has it.
+	// Put stores data under a subject; false if the subject already has it. It
+	// waits for a server that does not answer until ctx ends. An error means
+	// that this message will not be stored.
 	Put(ctx context.Context, subject string, data []byte) (stored bool, err error)
 }
 
