@@ -15,20 +15,39 @@ type advisories struct {
 	all []advice // the newest last; guarded by mu
 }
 
-type advice struct{ kind, text string }
+type advice struct {
+	kind, text string
+	at         time.Time
+}
 
-// raise adds an advisory, and reports whether it was there already. The end of
-// a trial ends what was said of it.
+// news are the advisories of what has happened, which nothing can undo. They
+// end after newsAge; all others end with their cause.
+var news = []string{"rolled-back", "replaced", "jumped", "snapshot", "cleared", "healed"}
+
+const newsAge = 24 * time.Hour
+
+// raise adds an advisory, and reports whether it was there already.
 func (a *advisories) raise(new advice) (known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	known = slices.Contains(a.all, new)
-	over := new.kind == "cleared" || new.kind == "healed" || new.kind == "quarantined"
 	a.all = slices.DeleteFunc(a.all, func(old advice) bool {
-		return old.kind == new.kind || over && (old.kind == "diverged" || old.kind == "split")
+		known = known || old.kind == new.kind && old.text == new.text
+		return old.kind == new.kind
 	})
 	a.all = append(a.all, new)
 	return known
+}
+
+// old returns the kinds whose advisories are news from before a time.
+func (a *advisories) old(before time.Time) (kinds []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, said := range a.all {
+		if slices.Contains(news, said.kind) && said.at.Before(before) {
+			kinds = append(kinds, said.kind)
+		}
+	}
+	return kinds
 }
 
 // end removes the advisory of a kind, and returns it.
@@ -69,11 +88,26 @@ func (r *Replica) Advisory() string { return r.advisories.text() }
 // advise raises an advisory, logs it and publishes it. The same again says
 // nothing new, but for one more loss of the log.
 func (r *Replica) advise(kind, text string) {
-	if r.advisories.raise(advice{kind, text}) && kind != "rolled-back" {
+	said := advice{kind, text, time.Now()}
+	if r.advisories.raise(said) && kind != "rolled-back" {
 		return
 	}
 	r.log.Warn("advisory", "kind", kind, "text", text)
-	r.publishAdvice(advice{kind, text}, false)
+	r.publishAdvice(said, false)
+}
+
+// settled ends what was said of a replica that differs: the fleet agrees
+// again, or a trial has ended.
+func (r *Replica) settled() {
+	r.endAdvice("diverged")
+	r.endAdvice("split")
+}
+
+// endNews ends the advisories of what happened long ago.
+func (r *Replica) endNews() {
+	for _, kind := range r.advisories.old(time.Now().Add(-newsAge)) {
+		r.endAdvice(kind)
+	}
 }
 
 // endAdvice ends the advisory of a kind: its cause is gone.

@@ -35,10 +35,13 @@ type audit struct {
 	open   []*checkpoint // not settled yet, the newest last
 	kept   []uint64      // checkpoints attested, oldest first
 	agreed uint64        // the last checkpoint on which all agreed
-	trial  *trial
-	passed int  // how often the trial's checkpoint was found to be missing
-	folds  int  // how often a trial had the replica fold again
-	done   bool // the replica is condemned: nothing is compared any more
+	// differed is the last checkpoint at which another replica differed and
+	// this one went on.
+	differed uint64
+	trial    *trial
+	passed   int  // how often the trial's checkpoint was found to be missing
+	folds    int  // how often a trial had the replica fold again
+	done     bool // the replica is condemned: nothing is compared any more
 
 	epoch    int // of what is known here
 	healings int
@@ -182,6 +185,7 @@ func (a *audit) void() {
 	a.open = slices.DeleteFunc(a.open, func(c *checkpoint) bool { return c.Seq == t.before.Seq })
 	a.trial = nil
 	a.r.events.send(cleared{})
+	a.r.settled()
 	a.r.advise("cleared", fmt.Sprintf("folded anew, the log has no checkpoint at %d: it was taken back, and so is the doubt about this replica", t.before.Seq))
 }
 
@@ -201,8 +205,9 @@ func (a *audit) forget(ctx context.Context, epoch int) {
 		a.trial = nil
 		a.r.events.send(cleared{})
 	}
+	a.r.settled()
 	a.open = slices.DeleteFunc(a.open, func(c *checkpoint) bool { return c.epoch != epoch })
-	a.kept, a.agreed, a.newest, a.epoch = nil, 0, fleet.Snapshot{}, epoch
+	a.kept, a.agreed, a.differed, a.newest, a.epoch = nil, 0, 0, fleet.Snapshot{}, epoch
 }
 
 // write puts the attestations that are not on the board yet.
@@ -283,12 +288,15 @@ func (a *audit) settle(ctx context.Context, c *checkpoint, r fleet.Ruling, diffe
 	case r == fleet.Unanimous && time.Since(c.at) < auditSettles:
 		return false // somebody's heartbeat may be on its way
 	case r == fleet.Unanimous && len(c.agree) == 1:
+		a.reconciled(c)
 		return a.alone(ctx, c)
 	case r == fleet.Unanimous:
+		a.reconciled(c)
 		a.agreed = max(a.agreed, c.Seq)
 		a.snapshot(ctx, c)
 		return true
 	case r == fleet.Upheld:
+		a.differed = max(a.differed, c.Seq)
 		a.r.advise("diverged", fmt.Sprintf("at sequence %d %s; this replica agrees with the majority and goes on", c.Seq, a.differences(c, differ)))
 		a.snapshot(ctx, c)
 		return true
@@ -296,6 +304,14 @@ func (a *audit) settle(ctx context.Context, c *checkpoint, r fleet.Ruling, diffe
 		a.try(c, a.differences(c, differ))
 	}
 	return false
+}
+
+// reconciled ends what was said of another replica that differed: at a later
+// checkpoint all agree.
+func (a *audit) reconciled(c *checkpoint) {
+	if a.trial == nil && c.Seq > a.differed {
+		a.r.settled()
+	}
 }
 
 // try puts this replica on trial.
@@ -365,6 +381,7 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r fleet.Ruling, diff
 		a.trial = nil
 		if reproduced {
 			a.r.events.send(cleared{})
+			a.r.settled()
 			a.r.advise("cleared", fmt.Sprintf("at sequence %d this replica was right: folded anew it is the same", c.Seq))
 			return r != fleet.Undecided
 		}
@@ -375,6 +392,7 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r fleet.Ruling, diff
 			return true
 		}
 		a.r.events.send(cleared{})
+		a.r.settled()
 		a.r.advise("healed", fmt.Sprintf("at sequence %d this replica was wrong%s, folded anew, and is right now (healing %d; at the %drd it is quarantined)", c.Seq, t.since, a.healings, maxHealings))
 		return r != fleet.Undecided
 	case fleet.Outvoted:

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"lockstep/worker/fleet"
@@ -58,17 +59,28 @@ func (r *Replica) beat(ctx context.Context) {
 func (r *Replica) meet(all []fleet.Heartbeat, put bool) {
 	own := r.heartbeat()
 	r.members.Update(own.Replica, all, time.Now())
-	for _, h := range all {
-		if h.Replica == own.Replica && h.Boot != own.Boot && put {
-			r.advise("same-name", fmt.Sprintf(
-				"another worker that runs has the name %s too; give each its own with --name", own.Replica))
-		}
-	}
+	r.sayShared(own, slices.ContainsFunc(all, func(h fleet.Heartbeat) bool {
+		return h.Replica == own.Replica && h.Boot != own.Boot && put
+	}))
 	peers := fleet.Peers(all, own.Identity)
 	r.peers.Store(&peers)
 	// Nobody is further than the log: a heartbeat that says so is not believed,
 	// or one value in a bucket could empty the group.
 	r.events.send(fleetAt{min(fleet.Furthest(peers), own.Seq+own.Lag)})
+}
+
+// sayShared raises the advisory that another worker writes under this one's
+// name, and ends it. The two write over each other's heartbeats, so the other
+// one is gone only if nothing of it is seen for as long as a heartbeat lives.
+func (r *Replica) sayShared(own fleet.Heartbeat, seen bool) {
+	switch {
+	case seen:
+		r.shared = time.Now()
+		r.advise("same-name", fmt.Sprintf(
+			"another worker that runs has the name %s too; give each its own with --name", own.Replica))
+	case time.Since(r.shared) > fleet.HeartbeatTTL:
+		r.endAdvice("same-name")
+	}
 }
 
 // retarget looks again where the log ends, in case it was taken back since the

@@ -85,6 +85,7 @@ func (r *Replica) watchEnd(ctx context.Context) {
 			r.advise("log-end", fmt.Sprintf("the server does not say where the log ends, so how far this replica is behind is not known: %v", err))
 		}
 		far = r.sayBehind(far)
+		r.endNews()
 	}
 }
 

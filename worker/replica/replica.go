@@ -113,6 +113,7 @@ type Replica struct {
 	rejects    *rejections
 	members    fleet.Members  // the other replicas, for onlookers
 	side       sync.WaitGroup // what runs beside the owner
+	shared     time.Time      // when another worker of the same name was last seen; of the heartbeat's goroutine
 
 	// Of the owner.
 	life    life
@@ -222,6 +223,7 @@ func (r *Replica) step(ctx context.Context, event any) {
 		}
 	}
 	if c, ok := event.(condemned); ok {
+		r.settled()
 		r.advise("quarantined", "this replica is quarantined: "+c.why+"; restart it to try again")
 	}
 	r.setWake()
