@@ -29,6 +29,7 @@ var registry = []*river.Class{
 	linearmodel.Perceptron,
 	linearmodel.PAClassifier,
 	linearmodel.PARegressor,
+	linearmodel.SoftmaxRegression,
 	multiclass.OneVsRestClassifier,
 	featureextraction.TargetAgg,
 	dummy.NoChangeClassifier,
