@@ -24,6 +24,7 @@ var registry = []*river.Class{
 	preprocessing.StandardScaler,
 	naivebayes.MultinomialNB,
 	naivebayes.GaussianNB,
+	naivebayes.BernoulliNB,
 	linearmodel.LogisticRegression,
 	linearmodel.LinearRegression,
 	linearmodel.Perceptron,

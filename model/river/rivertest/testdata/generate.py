@@ -206,7 +206,7 @@ LINEAR = [
     *((name, number) for name in [
         "pa-regressor", "pa-regressor-given", "linreg-rmsprop-quantile", "linreg-adagrad-huber", "linreg-absolute",
         "linreg-quantile", "target-agg-stats", "statistic-var"]),
-    *((name, third) for name in ["ovr-default", "ovr-hinge", "softmax-default", "softmax-given"]),
+    *((name, third) for name in ["ovr-default", "ovr-hinge", "softmax-default", "softmax-given", "bernoulli-given"]),
 ]
 
 
