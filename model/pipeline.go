@@ -216,7 +216,7 @@ func hint(name string, known []string) string {
 // that it has.
 var nearest = map[string]string{
 	"ALMAClassifier": "PAClassifier", "ComplementNB": "MultinomialNB", "AdaptiveStandardScaler": "StandardScaler",
-	"RobustScaler": "StandardScaler", "MinMaxScaler": "StandardScaler", "MaxAbsScaler": "StandardScaler",
+	"RobustScaler":       "StandardScaler",
 	"OneVsOneClassifier": "OneVsRestClassifier", "OutputCodeClassifier": "OneVsRestClassifier",
 	"BayesianLinearRegression": "LinearRegression",
 	"HoeffdingTreeClassifier":  "GaussianNB", "HoeffdingAdaptiveTreeClassifier": "GaussianNB", "ExtremelyFastDecisionTreeClassifier": "GaussianNB",

@@ -233,7 +233,7 @@ func TestBadSpecs(t *testing.T) {
 		{"{name: l, ", "{name: l, nullable: true, ", `line 8: label: "nullable" is not known here; known: name, type, min, max, max_values, max_bytes, integers, values`},
 		{"{name: l, type: category, max_values: 64, ", "{name: l, type: text, ", "line 8: label: a label is a category, a boolean or a number"},
 
-		{"StandardScaler:", "Scaler:", `line 12: "Scaler" is not a known class; known: Select, union, OneHotEncoder, StatImputer,`},
+		{"StandardScaler:", "Scaler:", `line 12: "Scaler" is not a known class; known: Select, union, Discard,`},
 		{"StandardScaler:", "preprocessing.StandardScaler:", "a known class; write StandardScaler; known: "},
 		{"StandardScaler:", "standard_scaler:", "a known class; write StandardScaler; known: "},
 		{"union:", "compose.TransformerUnion:", `; River's TransformerUnion and + are "union" here`},

@@ -15,19 +15,13 @@ var StandardScaler = &river.Class{
 }
 
 func buildStandardScaler(b *river.Builder) {
-	b.Out = append([]river.Column(nil), b.In...)
-	for i := range b.Out {
-		col := &b.Out[i]
-		if !b.Finite(col) {
-			continue
-		}
-		t := &standardScaler{name: col.Name, in: col.Slot, out: b.NewSlot(col.Kind), withStd: river.Arg[bool](b.Step(), "with_std")}
-		b.AddTransformer(t, 24)
-		col.Slot = t.out
+	withStd := river.Arg[bool](b.Step(), "with_std")
+	eachNumber(b, func(col *river.Column, in, out int) (river.Transformer, int) {
 		// A scaled value lies on both sides of 0. Without its deviation it
 		// stays within the column's width.
 		col.Min, col.Max = -river.MaxMagnitude, river.MaxMagnitude
-	}
+		return &standardScaler{name: col.Name, in: in, out: out, withStd: withStd}, 24
+	})
 }
 
 // standardScaler is a StandardScaler on one column.

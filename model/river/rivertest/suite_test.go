@@ -272,8 +272,8 @@ func TestDamagedStates(t *testing.T) {
 			m.Apply(r.message(seq, r.IntN(3)))
 		}
 		bits, refused := 8*len(m.AppendState(nil)), 0
-		for bit := range min(bits, 6_000) {
-			if bits > 6_000 {
+		for bit := range min(bits, 2_000) {
+			if bits > 2_000 {
 				bit = r.IntN(bits)
 			}
 			damaged, ok := m.Flipped(bit)

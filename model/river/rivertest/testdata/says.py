@@ -33,7 +33,8 @@ def named(kind, prefix):
 # What pipelines.json is written in: River, but for the order and the names above.
 NAMES = {
     "compose": types.SimpleNamespace(
-        Select=select, Pipeline=named(compose.Pipeline, "step"), TransformerUnion=named(compose.TransformerUnion, "branch")),
+        Select=select, Discard=compose.Discard, Prefixer=compose.Prefixer, Suffixer=compose.Suffixer,
+        Pipeline=named(compose.Pipeline, "step"), TransformerUnion=named(compose.TransformerUnion, "branch")),
     "dummy": dummy, "feature_extraction": feature_extraction, "linear_model": linear_model, "multiclass": multiclass,
     "naive_bayes": naive_bayes, "optim": optim, "preprocessing": preprocessing, "stats": stats,
 }
