@@ -40,9 +40,13 @@ func (r *row) addFlags(cmd *cobra.Command) {
 // body is the request: the argument, standard input for "-", or the fields
 // under the names of the spec, with a label if one is wanted.
 func (r *row) body(cmd *cobra.Command, args []string, withLabel bool) ([]byte, error) {
-	s, err := loadSpec(r.specName)
-	if err != nil {
-		return nil, err
+	ofLog := cmd.Flags().Changed("model") && !cmd.Flags().Changed("spec")
+	var s *model.Spec
+	var err error
+	if !ofLog {
+		if s, err = loadSpec(r.specName); err != nil {
+			return nil, err
+		}
 	}
 	if cmd.Flags().Changed("spec") && !cmd.Flags().Changed("model") {
 		r.model = s.Name
@@ -57,7 +61,30 @@ func (r *row) body(cmd *cobra.Command, args []string, withLabel bool) ([]byte, e
 	case len(r.fields) == 0:
 		return nil, usage("give the event as JSON, by --field name=value, or as - on standard input\nsee: %s --help", cmd.CommandPath())
 	}
+	if ofLog {
+		if s, err = r.logSpec(cmd); err != nil {
+			return nil, err
+		}
+	}
 	return fieldsBody(s, r.fields, withLabel)
+}
+
+// logSpec is the spec that a model's log was made with.
+func (r *row) logSpec(cmd *cobra.Command) (*model.Spec, error) {
+	nc, err := r.connect(cmd.Context(), "predict")
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	h, err := openHistory(cmd, nc, r.model)
+	var denied *bus.PermissionError
+	switch {
+	case errors.As(err, &denied):
+		return nil, fmt.Errorf("%w; a user who may not read the log gives the model's spec with --spec, or the event as JSON", err)
+	case err != nil:
+		return nil, err
+	}
+	return h.spec, nil
 }
 
 // fieldsBody makes a request of name=value texts. The spec tells numbers from
@@ -162,7 +189,7 @@ func predictCommand() *cobra.Command {
 
 // answerLabel is the label of an answer, whatever the spec calls it: the first
 // key.
-func answerLabel(answer []byte) (label *string, err error) {
+func answerLabel(answer []byte) (label any, err error) {
 	d := json.NewDecoder(bytes.NewReader(answer))
 	for range 2 { // the brace, the key
 		if _, err := d.Token(); err != nil {
@@ -189,7 +216,7 @@ func printPrediction(out io.Writer, answer []byte, asJSON bool) error {
 		_, err := fmt.Fprintf(out, "no prediction: nothing has been learned yet\n")
 		return err
 	}
-	fmt.Fprintf(out, "%s  (after %d learned, at sequence %d)\n", printable.Text(*label), a.Learned, a.Seq)
+	fmt.Fprintf(out, "%s  (after %d learned, at sequence %d)\n", printable.Text(fmt.Sprint(label)), a.Learned, a.Seq)
 	for _, label := range sorted(a.Proba) {
 		fmt.Fprintf(out, "  %-14s %6.2f %%\n", printable.Text(label), 100*a.Proba[label])
 	}
