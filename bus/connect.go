@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -97,7 +98,7 @@ func Connect(ctx context.Context, config ConnectConfig) (*Conn, error) {
 	if err != nil || !config.Wait || c.IsConnected() {
 		return c, err
 	}
-	config.notice("waiting for a NATS server at " + server)
+	config.notice("waiting for a NATS server at " + withoutSecrets(server))
 	return c, c.awaitServer(ctx)
 }
 
@@ -129,15 +130,47 @@ func dial(config ConnectConfig) (c *Conn, server string, err error) {
 	server = saved.ServerURL()
 	c.Conn, err = nats.Connect(server, options...)
 	c.backlog = newBacklog(func() uint64 { return atomic.LoadUint64(&c.InMsgs) })
+	var unread *url.Error
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return nil, "", fmt.Errorf("a file for the connection cannot be read: %w", err)
 	case errors.Is(err, nats.ErrAuthorization):
-		return nil, "", fmt.Errorf("the NATS server at %s refuses these credentials: %w", server, err)
+		return nil, "", fmt.Errorf("the NATS server at %s refuses these credentials: %w", withoutSecrets(server), err)
+	case errors.As(err, &unread): // it quotes the URL, and what it takes for the port may be of the password
+		return nil, "", fmt.Errorf("the NATS server's URL cannot be read%s: it is like nats://host:4222, "+
+			"and in a password each of :/?#[]@,%% is written as %% and two hexadecimal digits", afterSecrets(server))
 	case err != nil:
-		return nil, "", fmt.Errorf("no NATS server at %s: %w; start one (lockstep demo has its own), or say where it is with --server or --context", server, err)
+		return nil, "", fmt.Errorf("no NATS server at %s: %w; start one (lockstep demo has its own), or say where it is with --server or --context", withoutSecrets(server), err)
 	}
 	return c, server, nil
+}
+
+// withoutSecrets is a list of servers' URLs without users, passwords and
+// tokens, for people and logs. Each URL can be parsed.
+func withoutSecrets(servers string) string {
+	urls := strings.Split(servers, ",")
+	for i, u := range urls {
+		scheme, rest, found := strings.Cut(u, "://")
+		if !found {
+			scheme, rest = "", u
+		}
+		if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+			rest = "xxxxx" + rest[at:]
+		}
+		if urls[i] = rest; found {
+			urls[i] = scheme + "://" + rest
+		}
+	}
+	return strings.Join(urls, ",")
+}
+
+// afterSecrets is what of URLs that can't be parsed holds no secret for sure:
+// what is behind the last @.
+func afterSecrets(servers string) string {
+	if at := strings.LastIndexByte(servers, '@'); at >= 0 {
+		return fmt.Sprintf(" (%q at its end)", servers[at:])
+	}
+	return fmt.Sprintf(" (%q)", servers)
 }
 
 // apiPrefix is where a context has JetStream's API.

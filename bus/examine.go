@@ -418,8 +418,8 @@ func (m *monitored) get(ctx context.Context, page string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+page, nil)
-	if err != nil {
-		return err
+	if err != nil { // it quotes the URL
+		return errors.New("a monitoring page's URL cannot be read" + afterSecrets(m.url))
 	}
 	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -431,7 +431,7 @@ func (m *monitored) get(ctx context.Context, page string, into any) error {
 	case err != nil:
 		return err
 	case answer.StatusCode != http.StatusOK:
-		return errors.New(m.url + page + ": " + strconv.Itoa(answer.StatusCode) + " " + strings.Join(strings.Fields(string(body)), " "))
+		return errors.New(withoutSecrets(m.url) + page + ": " + strconv.Itoa(answer.StatusCode) + " " + strings.Join(strings.Fields(string(body)), " "))
 	case into == nil:
 		return nil
 	}
