@@ -118,7 +118,11 @@ func run(ctx context.Context, list, only string, asJSON bool, lanes int) (ok boo
 		last := len(byPackage) - 1
 		byPackage[last] = append(byPackage[last], test)
 	}
-	sound := each(byPackage, trees, func(tree string, tests []string) error { return healthy(ctx, tree, tests) }, func(error) {})
+	sound := each(
+		byPackage, trees,
+		func(tree string, tests []string) error { return healthy(ctx, tree, tests) },
+		func(error) {},
+	)
 	if err := errors.Join(sound...); err != nil {
 		return false, err
 	}
@@ -150,7 +154,10 @@ func run(ctx context.Context, list, only string, asJSON bool, lanes int) (ok boo
 		}
 		fmt.Println(string(out))
 	}
-	say("%d of %d mutants are killed, %d survived, %d are wrong: %.0f s", killed, len(results), len(results)-killed-wrong, wrong, time.Since(began).Seconds())
+	say(
+		"%d of %d mutants are killed, %d survived, %d are wrong: %.0f s", killed, len(results),
+		len(results)-killed-wrong, wrong, time.Since(began).Seconds(),
+	)
 	return killed == len(results), ctx.Err()
 }
 

@@ -45,7 +45,9 @@ func main() {
 	flag.Parse()
 	version := strings.TrimPrefix(flag.Arg(0), "v")
 	if flag.NArg() != 1 || !semantic.MatchString(version) {
-		log.Fatal("usage: go run .ci/release.go [-out DIR | -binary FILE] [-only OS/ARCH,…] VERSION, as in 1.2.3 or 1.2.3-rc.1")
+		log.Fatal(
+			"usage: go run .ci/release.go [-out DIR | -binary FILE] [-only OS/ARCH,…] VERSION, as in 1.2.3 or 1.2.3-rc.1",
+		)
 	}
 	wanted := platforms
 	if *only != "" {
@@ -99,7 +101,10 @@ func (r *release) build(platform, to string) {
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false",
 		"-ldflags", fmt.Sprintf("-s -w -buildid= -X main.version=%s -X main.revision=%s", r.version, r.revision),
 		"-o", to, "./cmd/lockstep")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0", "GOOS="+goos, "GOARCH="+goarch)
+	cmd.Env = append(
+		os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0", "GOOS="+goos,
+		"GOARCH="+goarch,
+	)
 	run(cmd)
 }
 
@@ -123,7 +128,10 @@ func (r *release) extras(work string) (files []file) {
 		check(os.WriteFile(path, script, 0o644))
 		files = append(files, file{"completions/" + name, path, 0o644})
 	}
-	return append(files, file{"README.md", "README.md", 0o644}, file{"LICENSE", "LICENSE", 0o644}, file{"CHANGELOG.md", "CHANGELOG.md", 0o644})
+	return append(
+		files, file{"README.md", "README.md", 0o644}, file{"LICENSE", "LICENSE", 0o644},
+		file{"CHANGELOG.md", "CHANGELOG.md", 0o644},
+	)
 }
 
 // pack builds for a platform and returns the archive's name.
@@ -153,7 +161,11 @@ func writeTar(to io.Writer, files []file, at time.Time) {
 	for _, f := range files {
 		data, err := os.ReadFile(f.from)
 		check(err)
-		check(archive.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(data)), ModTime: at, Format: tar.FormatUSTAR}))
+		check(
+			archive.WriteHeader(
+				&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(data)), ModTime: at, Format: tar.FormatUSTAR},
+			),
+		)
 		_, err = archive.Write(data)
 		check(err)
 	}

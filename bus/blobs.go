@@ -44,7 +44,10 @@ func BindBlobs(ctx context.Context, conn *Conn, bucket string) (*Blobs, error) {
 }
 
 // bindBlobs binds a store. Where there is none it calls create first.
-func bindBlobs(ctx context.Context, conn *Conn, bucket string, create func(context.Context, jetstream.JetStream) error) (*Blobs, error) {
+func bindBlobs(
+	ctx context.Context, conn *Conn, bucket string,
+	create func(context.Context, jetstream.JetStream) error,
+) (*Blobs, error) {
 	b := &Blobs{conn: conn, prefix: "$O." + bucket + "."}
 	js, err := conn.jetStream()
 	if err != nil {
@@ -76,7 +79,10 @@ func (b *Blobs) Put(ctx context.Context, name string, data []byte) error {
 
 // write runs a call that publishes to the store, and to the API.
 func (b *Blobs) write(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
-	return b.conn.do(ctx, b.prefix, timeout, func(ctx context.Context) error { return b.conn.do(ctx, b.conn.api, timeout, f) })
+	return b.conn.do(
+		ctx, b.prefix, timeout,
+		func(ctx context.Context) error { return b.conn.do(ctx, b.conn.api, timeout, f) },
+	)
 }
 
 // ErrDamaged is returned when an object is not there, or not whole.

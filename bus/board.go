@@ -66,7 +66,10 @@ func BindBoard(ctx context.Context, conn *Conn, bucket string) (*Board, error) {
 }
 
 // bindBoard binds a board. Where there is none it calls create first.
-func bindBoard(ctx context.Context, conn *Conn, bucket string, create func(context.Context, jetstream.JetStream) error) (*Board, error) {
+func bindBoard(
+	ctx context.Context, conn *Conn, bucket string,
+	create func(context.Context, jetstream.JetStream) error,
+) (*Board, error) {
 	b := &Board{conn: conn, prefix: "$KV." + bucket + "."}
 	js, err := conn.jetStream()
 	if err != nil {
@@ -114,7 +117,10 @@ func (b *Board) Create(ctx context.Context, key string, value []byte) (created b
 // Remove takes away every entry at a key and below it, and leaves no trace.
 func (b *Board) Remove(ctx context.Context, key string) error {
 	return b.conn.do(ctx, b.conn.api, apiTimeout, func(ctx context.Context) error {
-		return errors.Join(b.stream.Purge(ctx, jetstream.WithPurgeSubject(b.prefix+key)), b.stream.Purge(ctx, jetstream.WithPurgeSubject(b.prefix+key+".>")))
+		return errors.Join(
+			b.stream.Purge(ctx, jetstream.WithPurgeSubject(b.prefix+key)),
+			b.stream.Purge(ctx, jetstream.WithPurgeSubject(b.prefix+key+".>")),
+		)
 	})
 }
 

@@ -77,7 +77,8 @@ func TestARefusalStoresNothing(t *testing.T) {
 	} {
 		_, err := log.Append(testContext(t), "m.learn", bus.NewID(), c.data, c.guards...)
 		var refused *bus.RefusedError
-		if !errors.As(err, &refused) || refused.ErrCode != c.errCode || errors.Is(err, bus.ErrTooLarge) != (len(c.guards) == 0) {
+		if !errors.As(err, &refused) || refused.ErrCode != c.errCode ||
+			errors.Is(err, bus.ErrTooLarge) != (len(c.guards) == 0) {
 			t.Errorf("%d bytes under %v: %v", len(c.data), c.guards, err)
 		}
 	}
@@ -156,7 +157,9 @@ func TestOpenLogGoesOnAfterACrash(t *testing.T) {
 			t.Errorf("the first message is %+v %v", first, err)
 		}
 	}
-	created := jetstream.StreamConfig{Name: "A", Subjects: []string{"a.ctl.>"}, Discard: jetstream.DiscardNew, DenyDelete: true}
+	created := jetstream.StreamConfig{
+		Name: "A", Subjects: []string{"a.ctl.>"}, Discard: jetstream.DiscardNew, DenyDelete: true,
+	}
 	if _, err := js.CreateStream(t.Context(), created); err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +314,10 @@ type served struct {
 func serve(t *testing.T, requests int, handler func(bus.Request)) *served {
 	t.Helper()
 	url := startServer(t, broker.Config{}).ClientURL()
-	s := &served{t: t, client: connect(t, bus.ConnectConfig{Server: url}), doors: connect(t, bus.ConnectConfig{Server: url}), answers: make(chan *nats.Msg, 2*requests)}
+	s := &served{
+		t: t, client: connect(t, bus.ConnectConfig{Server: url}),
+		doors: connect(t, bus.ConnectConfig{Server: url}), answers: make(chan *nats.Msg, 2*requests),
+	}
 	var err error
 	s.Service, err = bus.Serve(s.doors, bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{
 		Name: "e", Subject: "s.e", Queue: "q", Handler: handler,
@@ -403,7 +409,11 @@ func TestServiceAnswersTheQueueBeforeItStops(t *testing.T) {
 
 func TestRemoteError(t *testing.T) {
 	url := startServer(t, broker.Config{}).ClientURL()
-	conn, doors := connect(t, bus.ConnectConfig{Server: url}), bus.Doors{Conn: connect(t, bus.ConnectConfig{Server: url})}
+	conn, doors := connect(
+		t, bus.ConnectConfig{Server: url},
+	), bus.Doors{
+		Conn: connect(t, bus.ConnectConfig{Server: url}),
+	}
 	service, err := doors.Open(bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{
 		Name: "e", Subject: "s.e", Handler: func(r bus.Request) { r.Error(422, "bad "+r.Header("X"), bus.ErrorBody(422, "bad", []int{1})) },
 	}}})
@@ -412,7 +422,8 @@ func TestRemoteError(t *testing.T) {
 	}
 	_, err = bus.Ask(t.Context(), conn, "s.e", nil, nats.Header{"X": {"one"}})
 	var remote *bus.RemoteError
-	if !errors.As(err, &remote) || remote.Code != 422 || remote.Description != "bad one" || string(remote.Body) != `{"error":{"code":422,"description":"bad"},"detail":[1]}` {
+	if !errors.As(err, &remote) || remote.Code != 422 || remote.Description != "bad one" ||
+		string(remote.Body) != `{"error":{"code":422,"description":"bad"},"detail":[1]}` {
 		t.Errorf("%v %+v", err, remote)
 	}
 	if err := service.Stop(t.Context()); err != nil {
@@ -479,7 +490,8 @@ func TestConnectAsTheNatsCLIDoes(t *testing.T) {
 	if inbox := nc.NewInbox(); nc.ConnectedUrl() != url || !strings.HasPrefix(inbox, "_MINE.") {
 		t.Errorf("%s %s", nc.ConnectedUrl(), inbox)
 	}
-	if _, err := bus.Connect(t.Context(), bus.ConnectConfig{Context: "there"}); err == nil || !strings.Contains(err.Error(), "known are here") {
+	if _, err := bus.Connect(t.Context(), bus.ConnectConfig{Context: "there"}); err == nil ||
+		!strings.Contains(err.Error(), "known are here") {
 		t.Errorf("%v", err)
 	}
 	if err := os.WriteFile(filepath.Join(home, "nats", "context.txt"), []byte("here"), 0o600); err != nil {
@@ -489,7 +501,8 @@ func TestConnectAsTheNatsCLIDoes(t *testing.T) {
 		t.Errorf("the selected context leads to %s", nc.ConnectedUrl())
 	}
 	t.Setenv("NATS_URL", "nats://127.0.0.1:1")
-	if _, err := bus.Connect(t.Context(), bus.ConnectConfig{}); err == nil || !strings.Contains(err.Error(), "nats://127.0.0.1:1") {
+	if _, err := bus.Connect(t.Context(), bus.ConnectConfig{}); err == nil ||
+		!strings.Contains(err.Error(), "nats://127.0.0.1:1") {
 		t.Errorf("the environment is passed over: %v", err)
 	}
 	if nc := connect(t, bus.ConnectConfig{Server: url}); nc.ConnectedUrl() != url {
@@ -504,10 +517,17 @@ func TestAMissingRightIsNamed(t *testing.T) {
 	began := time.Now()
 	_, err := bus.OpenLog(t.Context(), conn, logConfig())
 	var denied *bus.PermissionError
-	if !errors.As(err, &denied) || denied.Subject != "$JS.API.STREAM.INFO.M" || !strings.EqualFold(denied.Operation, "publish") {
+	if !errors.As(err, &denied) || denied.Subject != "$JS.API.STREAM.INFO.M" ||
+		!strings.EqualFold(denied.Operation, "publish") {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
-	_, err = bus.Serve(conn, bus.ServiceConfig{Name: "s", Version: "1.0.0", Endpoints: []bus.Endpoint{{Name: "e", Subject: "s.e", Handler: func(bus.Request) {}}}})
+	_, err = bus.Serve(
+		conn,
+		bus.ServiceConfig{
+			Name: "s", Version: "1.0.0",
+			Endpoints: []bus.Endpoint{{Name: "e", Subject: "s.e", Handler: func(bus.Request) {}}},
+		},
+	)
 	if !errors.As(err, &denied) || denied.Subject != "s.e" {
 		t.Errorf("%v", err)
 	}

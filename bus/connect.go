@@ -140,7 +140,10 @@ func dial(config ConnectConfig) (c *Conn, server string, err error) {
 		return nil, "", fmt.Errorf("the NATS server's URL cannot be read%s: it is like nats://host:4222, "+
 			"and in a password each of :/?#[]@,%% is written as %% and two hexadecimal digits", afterSecrets(server))
 	case err != nil:
-		return nil, "", fmt.Errorf("no NATS server at %s: %w; start one (lockstep demo has its own), or say where it is with --server or --context", withoutSecrets(server), err)
+		return nil, "", fmt.Errorf(
+			"no NATS server at %s: %w; start one (lockstep demo has its own), or say where it is with --server or --context",
+			withoutSecrets(server), err,
+		)
 	}
 	return c, server, nil
 }

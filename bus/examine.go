@@ -68,14 +68,24 @@ func (f Findings) Worst() Level {
 func (f *Findings) Error(check string, err error) {
 	var denied *PermissionError
 	if errors.As(err, &denied) && denied.inbox() {
-		f.Add(Fail, check, "give the user's own inbox prefix: --inbox-prefix, or its nats context (lockstep roles --out makes one)", "no answer can come: %v", denied)
+		f.Add(
+			Fail, check,
+			"give the user's own inbox prefix: --inbox-prefix, or its nats context (lockstep roles --out makes one)",
+			"no answer can come: %v", denied,
+		)
 		return
 	}
 	if errors.As(err, &denied) {
-		f.Add(Unknown, check, "examine it as an observer or operator (lockstep roles), or grant "+denied.Subject, "%v", denied)
+		f.Add(
+			Unknown, check, "examine it as an observer or operator (lockstep roles), or grant "+denied.Subject,
+			"%v", denied,
+		)
 		return
 	}
-	f.Add(Fail, check, "see whether the servers are well: lockstep doctor --monitor URL, or their logs", "it does not answer: %v", err)
+	f.Add(
+		Fail, check, "see whether the servers are well: lockstep doctor --monitor URL, or their logs",
+		"it does not answer: %v", err,
+	)
 }
 
 // Limits of an examination.
@@ -120,7 +130,10 @@ func (f *Findings) examineServer(conn *Conn) {
 	f.OK("server", "%s answers within %s", conn.ConnectedUrlRedacted(), rtt.Round(10*time.Microsecond))
 	f.examineVersion(conn.ConnectedServerName(), conn.ConnectedServerVersion())
 	if limit := conn.MaxPayload(); limit < MaxMessage {
-		f.Add(Fail, "max_payload", "set max_payload: 2MB in the server's config, and reload it", "the server takes messages of %d bytes, and one of the log has up to %d", limit, MaxMessage)
+		f.Add(
+			Fail, "max_payload", "set max_payload: 2MB in the server's config, and reload it",
+			"the server takes messages of %d bytes, and one of the log has up to %d", limit, MaxMessage,
+		)
 	} else {
 		f.OK("max_payload", "%d bytes", limit)
 	}
@@ -137,9 +150,16 @@ func (f *Findings) examineVersion(server, version string) {
 	case err != nil:
 		f.Add(Unknown, "version", "", "%s has the version %q", server, version)
 	case at < 2_012_000:
-		f.Add(Fail, "version", "upgrade to 2.15.2 or later, one server after the other", "%s runs nats-server %s, which has no counters", server, version)
+		f.Add(
+			Fail, "version", "upgrade to 2.15.2 or later, one server after the other",
+			"%s runs nats-server %s, which has no counters", server, version,
+		)
 	case at < 2_012_007 || minor == 13:
-		f.Add(Fail, "version", "upgrade to 2.15.2 or later, one server after the other", "%s runs nats-server %s, in which users can get around their rights (nats.io advisories 2026-16, 2026-18)", server, version)
+		f.Add(
+			Fail, "version", "upgrade to 2.15.2 or later, one server after the other",
+			"%s runs nats-server %s, in which users can get around their rights (nats.io advisories 2026-16, 2026-18)",
+			server, version,
+		)
 	default:
 		f.OK("version", "%s runs nats-server %s", server, version)
 	}
@@ -149,7 +169,10 @@ func (f *Findings) examineVersion(server, version string) {
 func (f *Findings) examineTLS(conn *Conn, now time.Time) {
 	if state, err := conn.TLSConnectionState(); err != nil {
 		if !local(conn.ConnectedUrl()) {
-			f.Add(Warn, "tls", "give the servers certificates: deploy/nats/secure.conf, lockstep roles", "the connection to %s is in the clear", conn.ConnectedUrlRedacted())
+			f.Add(
+				Warn, "tls", "give the servers certificates: deploy/nats/secure.conf, lockstep roles",
+				"the connection to %s is in the clear", conn.ConnectedUrlRedacted(),
+			)
 		}
 	} else {
 		for _, c := range state.PeerCertificates {
@@ -237,7 +260,11 @@ func (f *Findings) examineAccount(ctx context.Context, conn *Conn, js jetstream.
 		f.Error("jetstream", err)
 		return !denied.inbox()
 	case err != nil:
-		f.Add(Fail, "jetstream", "start the server with JetStream: deploy/nats has configs; with accounts, enable it for this one", "%v", err)
+		f.Add(
+			Fail, "jetstream",
+			"start the server with JetStream: deploy/nats has configs; with accounts, enable it for this one",
+			"%v", err,
+		)
 		return false
 	}
 	f.examineUse("jetstream", "the account's file store", account.Store, account.Limits.MaxStore)
@@ -288,7 +315,10 @@ func (f *Findings) examineStore(conn *Conn, s Store, info *jetstream.StreamInfo,
 		f.Add(level, check, mend, "%s is %s, and should be %s", d.Setting, d.Have, d.Want)
 	}
 	if limit := info.Config.MaxBytes; limit > 0 && info.State.Bytes*100 >= uint64(limit)*usedWarn {
-		f.Add(Warn, check, "wait until the old ones end, or purge it: nats stream purge "+s.Stream(), "it is nearly full: %d of %d bytes", info.State.Bytes, limit)
+		f.Add(
+			Warn, check, "wait until the old ones end, or purge it: nats stream purge "+s.Stream(),
+			"it is nearly full: %d of %d bytes", info.State.Bytes, limit,
+		)
 	}
 	f.examineServers(conn, check, info)
 	if len(*f) == before {
@@ -299,20 +329,32 @@ func (f *Findings) examineStore(conn *Conn, s Store, info *jetstream.StreamInfo,
 // examineServers looks at the servers that hold a stream.
 func (f *Findings) examineServers(conn *Conn, check string, info *jetstream.StreamInfo) {
 	if conn.ConnectedClusterName() != "" && info.Config.Replicas < 3 {
-		f.Add(Warn, check, "hold it on three: lockstep init --replicas 3", "it is on %d server of a cluster, and gone with it", info.Config.Replicas)
+		f.Add(
+			Warn, check, "hold it on three: lockstep init --replicas 3",
+			"it is on %d server of a cluster, and gone with it", info.Config.Replicas,
+		)
 	}
 	if info.Cluster == nil {
 		return
 	}
 	if info.Cluster.Leader == "" {
-		f.Add(Fail, check, "start the servers that are down: more than half must be up", "it has no leader, and takes nothing")
+		f.Add(
+			Fail, check, "start the servers that are down: more than half must be up",
+			"it has no leader, and takes nothing",
+		)
 	}
 	for _, r := range info.Cluster.Replicas {
 		switch {
 		case r.Offline:
-			f.Add(Fail, check, "start "+r.Name+" again; if it is gone for good: nats server raft peer-remove "+r.Name, "its server %s is down", r.Name)
+			f.Add(
+				Fail, check, "start "+r.Name+" again; if it is gone for good: nats server raft peer-remove "+r.Name,
+				"its server %s is down", r.Name,
+			)
 		case !r.Current || r.Lag > lagWarn:
-			f.Add(Warn, check, "wait until it has caught up before another server is stopped", "its server %s is %d messages behind", r.Name, r.Lag)
+			f.Add(
+				Warn, check, "wait until it has caught up before another server is stopped",
+				"its server %s is %d messages behind", r.Name, r.Lag,
+			)
 		}
 	}
 }
@@ -381,26 +423,43 @@ func ExamineMonitors(ctx context.Context, urls []string) (f Findings) {
 		}
 		f.examineUse("store", name+"'s file store", m.jetStream.Store, m.jetStream.Config.MaxStore)
 		if !m.vars.AuthRequired && !local("//"+net.JoinHostPort(m.vars.Host, "")) {
-			f.Add(Fail, "users", "give it users: lockstep roles, deploy/nats/secure.conf", "%s lets anybody in who reaches %s", name, m.vars.Host)
+			f.Add(
+				Fail, "users", "give it users: lockstep roles, deploy/nats/secure.conf",
+				"%s lets anybody in who reaches %s", name, m.vars.Host,
+			)
 		}
 		if n := m.vars.SlowConsumer; n > 0 {
-			f.Add(Warn, "slow consumers", "see which: nats server report connections --sort pending", "%s has cut off %d clients that did not read", name, n)
+			f.Add(
+				Warn, "slow consumers", "see which: nats server report connections --sort pending",
+				"%s has cut off %d clients that did not read", name, n,
+			)
 		}
 		for _, other := range all {
 			if other.vars.ID == m.vars.ID {
 				continue
 			}
 			if other.vars.Version != m.vars.Version {
-				f.Add(Warn, "version", "bring all servers to the same version, one after the other", "%s runs %s, and %s %s", other.vars.Name, other.vars.Version, name, m.vars.Version)
+				f.Add(
+					Warn, "version", "bring all servers to the same version, one after the other",
+					"%s runs %s, and %s %s", other.vars.Name, other.vars.Version, name, m.vars.Version,
+				)
 			}
 			if sameHost(other.url, m.url) && other.jetStream.Config.StoreDir == m.jetStream.Config.StoreDir {
-				f.Add(Fail, "store", "stop one of them at once, and give it a store_dir of its own", "%s and %s write to the same store %s: nats-server does not lock it", other.vars.Name, name, m.jetStream.Config.StoreDir)
+				f.Add(
+					Fail, "store", "stop one of them at once, and give it a store_dir of its own",
+					"%s and %s write to the same store %s: nats-server does not lock it", other.vars.Name, name,
+					m.jetStream.Config.StoreDir,
+				)
 			}
 		}
 		all = append(all, m)
 	}
 	if len(urls) == 0 {
-		f.Add(Unknown, "sync", "give the servers' monitoring addresses: --monitor http://127.0.0.1:8222, again for each", "whether messages are synced before they are acknowledged is not seen by clients")
+		f.Add(
+			Unknown, "sync",
+			"give the servers' monitoring addresses: --monitor http://127.0.0.1:8222, again for each",
+			"whether messages are synced before they are acknowledged is not seen by clients",
+		)
 	}
 	return f
 }
@@ -431,7 +490,10 @@ func (m *monitored) get(ctx context.Context, page string, into any) error {
 	case err != nil:
 		return err
 	case answer.StatusCode != http.StatusOK:
-		return errors.New(withoutSecrets(m.url) + page + ": " + strconv.Itoa(answer.StatusCode) + " " + strings.Join(strings.Fields(string(body)), " "))
+		return errors.New(
+			withoutSecrets(m.url) + page + ": " + strconv.Itoa(answer.StatusCode) + " " +
+				strings.Join(strings.Fields(string(body)), " "),
+		)
 	case into == nil:
 		return nil
 	}

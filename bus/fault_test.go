@@ -109,7 +109,8 @@ func TestTailNamesTheEndOfARolledBackLog(t *testing.T) {
 	from := fromStart
 	from.Applied = 50
 	var rolled *bus.RolledBackError
-	if err := l.Tail(testContext(t), from, nil); !errors.As(err, &rolled) || *rolled != (bus.RolledBackError{Applied: 50, End: 2}) {
+	if err := l.Tail(testContext(t), from, nil); !errors.As(err, &rolled) ||
+		*rolled != (bus.RolledBackError{Applied: 50, End: 2}) {
 		t.Error(err)
 	}
 	if _, last, err := l.End(testContext(t)); last != 3 || err != nil {
@@ -118,7 +119,10 @@ func TestTailNamesTheEndOfARolledBackLog(t *testing.T) {
 }
 
 func service(handler func(bus.Request)) bus.ServiceConfig {
-	return bus.ServiceConfig{Name: "m", Version: "1.0.0", Endpoints: []bus.Endpoint{{Name: "ask", Subject: "m.ask", Queue: "q", Handler: handler}}}
+	return bus.ServiceConfig{
+		Name: "m", Version: "1.0.0",
+		Endpoints: []bus.Endpoint{{Name: "ask", Subject: "m.ask", Queue: "q", Handler: handler}},
+	}
 }
 
 func open(t *testing.T, conn *bus.Conn, handler func(bus.Request)) bus.Service {
@@ -324,7 +328,10 @@ func stream(t *testing.T, conn *bus.Conn, name string) jetstream.Stream {
 
 func openLog(t *testing.T, conn *bus.Conn) *bus.Log {
 	t.Helper()
-	l, err := bus.OpenLog(testContext(t), conn, bus.LogConfig{Model: "m", Genesis: func() []byte { return []byte("genesis") }})
+	l, err := bus.OpenLog(
+		testContext(t), conn,
+		bus.LogConfig{Model: "m", Genesis: func() []byte { return []byte("genesis") }},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +366,9 @@ func TestDeniedRequestsAreNamed(t *testing.T) {
 // subject that it may not publish to, which must harm no other call.
 func TestOthersRightsDoNotMatter(t *testing.T) {
 	t.Parallel()
-	conn := connect(t, bus.ConnectConfig{Server: startServer(t, broker.Config{Denied: []string{"forbidden"}}).ClientURL()})
+	conn := connect(
+		t, bus.ConnectConfig{Server: startServer(t, broker.Config{Denied: []string{"forbidden"}}).ClientURL()},
+	)
 	l := openLog(t, conn)
 	for range 100 {
 		if err := conn.Publish("forbidden", nil); err != nil {

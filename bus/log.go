@@ -174,7 +174,10 @@ func BindLog(ctx context.Context, conn *Conn, config LogConfig) (*Log, error) {
 	info, err := l.info(ctx)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return nil, fmt.Errorf("%w: there is no stream %s on this server; a first lockstep worker (or demo) makes it", ErrNoLog, config.Stream())
+		return nil, fmt.Errorf(
+			"%w: there is no stream %s on this server; a first lockstep worker (or demo) makes it", ErrNoLog,
+			config.Stream(),
+		)
 	case err != nil:
 		return nil, fmt.Errorf("log %s: %w", config.Stream(), err)
 	}
@@ -208,7 +211,9 @@ func (l *Log) info(ctx context.Context) (info *jetstream.StreamInfo, err error) 
 }
 
 // bindOrCreate binds a stream, and makes it if there is none.
-func bindOrCreate(ctx context.Context, conn *Conn, js jetstream.JetStream, config jetstream.StreamConfig) (stream jetstream.Stream, err error) {
+func bindOrCreate(
+	ctx context.Context, conn *Conn, js jetstream.JetStream, config jetstream.StreamConfig,
+) (stream jetstream.Stream, err error) {
 	err = createOnce(ctx, conn, func(ctx context.Context) error {
 		stream, err = js.Stream(ctx, config.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -218,7 +223,10 @@ func bindOrCreate(ctx context.Context, conn *Conn, js jetstream.JetStream, confi
 	})
 	var denied *PermissionError
 	if errors.As(err, &denied) && strings.HasPrefix(denied.Subject, conn.api+"STREAM.CREATE.") {
-		err = fmt.Errorf("there is no stream %s, and this user may not make it: have an operator run lockstep init (%w)", config.Name, err)
+		err = fmt.Errorf(
+			"there is no stream %s, and this user may not make it: have an operator run lockstep init (%w)",
+			config.Name, err,
+		)
 	}
 	return stream, err
 }
@@ -250,7 +258,9 @@ const storeFailed = 10049
 // createdMeanwhile tells whether a stream may be there now, by another.
 func createdMeanwhile(err error) bool {
 	var api *jetstream.APIError
-	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) || errors.As(err, &api) && api.ErrorCode == storeFailed
+	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrStreamNotFound) ||
+		errors.Is(err, jetstream.ErrBucketNotFound) ||
+		errors.As(err, &api) && api.ErrorCode == storeFailed
 }
 
 // SettingsError says how a stream differs from what its use needs.
@@ -260,7 +270,11 @@ type SettingsError struct {
 }
 
 func (e *SettingsError) Error() string {
-	return fmt.Sprintf("the stream %s is not set up as a log: %s; mend it with lockstep init (as an operator) or nats stream edit %s, or give the model another name", e.Stream, strings.Join(e.Differences, "; "), e.Stream)
+	return fmt.Sprintf(
+		"the stream %s is not set up as a log: %s; mend it with lockstep init (as an operator) or nats stream edit %s, "+
+			"or give the model another name",
+		e.Stream, strings.Join(e.Differences, "; "), e.Stream,
+	)
 }
 
 // check names every setting that could lose or reorder what was acknowledged.
@@ -303,7 +317,10 @@ func (l *Log) appendGenesis(ctx context.Context) (first bool, err error) {
 	}
 	data := l.config.Genesis()
 	err = l.conn.do(ctx, l.config.controlSubject("genesis"), apiTimeout, func(ctx context.Context) error {
-		_, err := l.js.Publish(ctx, l.config.controlSubject("genesis"), data, jetstream.WithExpectLastSequence(0), jetstream.WithMsgID(NewID()))
+		_, err := l.js.Publish(
+			ctx, l.config.controlSubject("genesis"), data, jetstream.WithExpectLastSequence(0),
+			jetstream.WithMsgID(NewID()),
+		)
 		return err
 	})
 	var api *jetstream.APIError
@@ -322,7 +339,11 @@ func (l *Log) readGenesis(ctx context.Context) error {
 		return fmt.Errorf("log %s: genesis: %w", l.config.Stream(), err)
 	}
 	if msg.Subject != l.config.controlSubject("genesis") {
-		return fmt.Errorf("log %s: its first message is %s and not a genesis: it is not one of Lockstep's; delete it with nats stream rm %[1]s, or give the model another name", l.config.Stream(), msg.Subject)
+		return fmt.Errorf(
+			"log %s: its first message is %s and not a genesis: it is not one of Lockstep's; delete it with nats stream rm "+
+				"%[1]s, or give the model another name",
+			l.config.Stream(), msg.Subject,
+		)
 	}
 	l.genesis = msg.Data
 	return nil
@@ -343,7 +364,10 @@ func (l *Log) Message(ctx context.Context, seq uint64) (msg *Message, err error)
 		}
 		raw, err := stream.GetMsg(ctx, seq)
 		if err == nil {
-			msg = &Message{Seq: raw.Sequence, Subject: raw.Subject, ID: raw.Header.Get(nats.MsgIdHdr), Data: raw.Data, Time: raw.Time}
+			msg = &Message{
+				Seq: raw.Sequence, Subject: raw.Subject, ID: raw.Header.Get(nats.MsgIdHdr),
+				Data: raw.Data, Time: raw.Time,
+			}
 		}
 		return err
 	})

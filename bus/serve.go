@@ -243,7 +243,12 @@ func Serve(conn *Conn, config ServiceConfig) (_ Service, err error) {
 			waiting := conn.backlog.begin()
 			defer conn.backlog.end()
 			if msg.Reply() != "" && !inbox(msg.Reply(), e.Subject) {
-				conn.first.config.notice(fmt.Sprintf("a request on %s wants its answer at %s, where no client listens: it is passed over", e.Subject, msg.Reply()))
+				conn.first.config.notice(
+					fmt.Sprintf(
+						"a request on %s wants its answer at %s, where no client listens: it is passed over",
+						e.Subject, msg.Reply(),
+					),
+				)
 				return
 			}
 			s.inFlight.Add(1)

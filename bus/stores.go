@@ -104,7 +104,9 @@ func PlanStores(ctx context.Context, conn *Conn, stores []Store) ([]Plan, error)
 	return plans, nil
 }
 
-func streamInfo(ctx context.Context, conn *Conn, js jetstream.JetStream, name string) (info *jetstream.StreamInfo, err error) {
+func streamInfo(
+	ctx context.Context, conn *Conn, js jetstream.JetStream, name string,
+) (info *jetstream.StreamInfo, err error) {
 	err = conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) error {
 		stream, err := js.Stream(ctx, name)
 		if err == nil {
@@ -203,40 +205,100 @@ func (s Store) differences(info *jetstream.StreamInfo) []Difference {
 	add("allow_msg_ttl", have.AllowMsgTTL, want.AllowMsgTTL, refusedFixed, nil)
 	add("allow_msg_counter", have.AllowMsgCounter, want.AllowMsgCounter, refusedFixed, nil)
 	add("persist_mode", have.PersistMode, want.PersistMode, refusedFixed, nil)
-	add("mirrors or sources", have.Mirror != nil || len(have.Sources) > 0, false, "it holds another stream's messages: make it anew under this name", nil)
-	add("subject_transform", have.SubjectTransform != nil, false, "", func(c *jetstream.StreamConfig) { c.SubjectTransform = nil })
+	add(
+		"mirrors or sources", have.Mirror != nil || len(have.Sources) > 0, false,
+		"it holds another stream's messages: make it anew under this name", nil,
+	)
+	add(
+		"subject_transform", have.SubjectTransform != nil, false, "",
+		func(c *jetstream.StreamConfig) { c.SubjectTransform = nil },
+	)
 	add("no_ack", have.NoAck, want.NoAck, "", func(c *jetstream.StreamConfig) { c.NoAck = want.NoAck })
-	add("deny_delete", have.DenyDelete, want.DenyDelete, unless(want.DenyDelete, refusedFixed), func(c *jetstream.StreamConfig) { c.DenyDelete = want.DenyDelete })
-	add("allow_rollup_hdrs", have.AllowRollup, want.AllowRollup, "", func(c *jetstream.StreamConfig) { c.AllowRollup = want.AllowRollup })
-	add("allow_direct", have.AllowDirect, want.AllowDirect, "", func(c *jetstream.StreamConfig) { c.AllowDirect = want.AllowDirect })
+	add(
+		"deny_delete", have.DenyDelete, want.DenyDelete, unless(want.DenyDelete, refusedFixed),
+		func(c *jetstream.StreamConfig) { c.DenyDelete = want.DenyDelete },
+	)
+	add(
+		"allow_rollup_hdrs", have.AllowRollup, want.AllowRollup, "",
+		func(c *jetstream.StreamConfig) { c.AllowRollup = want.AllowRollup },
+	)
+	add(
+		"allow_direct", have.AllowDirect, want.AllowDirect, "",
+		func(c *jetstream.StreamConfig) { c.AllowDirect = want.AllowDirect },
+	)
 	add("discard", have.Discard, want.Discard, "", func(c *jetstream.StreamConfig) { c.Discard = want.Discard })
-	add("discard_new_per_subject", have.DiscardNewPerSubject, want.DiscardNewPerSubject, "", func(c *jetstream.StreamConfig) { c.DiscardNewPerSubject = want.DiscardNewPerSubject })
+	add(
+		"discard_new_per_subject", have.DiscardNewPerSubject, want.DiscardNewPerSubject, "",
+		func(c *jetstream.StreamConfig) { c.DiscardNewPerSubject = want.DiscardNewPerSubject },
+	)
 	if want.Duplicates > 0 {
-		add("duplicate_window", have.Duplicates, want.Duplicates, "", func(c *jetstream.StreamConfig) { c.Duplicates = want.Duplicates })
+		add(
+			"duplicate_window", have.Duplicates, want.Duplicates, "",
+			func(c *jetstream.StreamConfig) { c.Duplicates = want.Duplicates },
+		)
 	}
 
 	// A tighter limit would cut what is over it.
 	limits := func(setting string, have, want int64, cuts bool, apply func(*jetstream.StreamConfig)) {
 		have, want = max(have, 0), max(want, 0)
 		tighter := want > 0 && (have == 0 || want < have)
-		add(setting, limitText(have), limitText(want), unless(!tighter || !cuts, "that would delete messages that are over it: take them away yourself first, with nats stream purge"), apply)
+		add(
+			setting, limitText(have), limitText(want),
+			unless(
+				!tighter || !cuts,
+				"that would delete messages that are over it: take them away yourself first, with nats stream purge",
+			),
+			apply,
+		)
 	}
 	old := info.TimeStamp.Sub(state.FirstTime)
-	add("max_age", ageText(have.MaxAge), ageText(want.MaxAge), unless(want.MaxAge == 0 || have.MaxAge > 0 && have.MaxAge <= want.MaxAge || state.Msgs == 0 || old < want.MaxAge,
-		"that would delete messages that are older: take them away yourself first, with nats stream purge"), func(c *jetstream.StreamConfig) { c.MaxAge = want.MaxAge })
-	limits("max_msgs", have.MaxMsgs, want.MaxMsgs, state.Msgs > uint64(max(want.MaxMsgs, 0)), func(c *jetstream.StreamConfig) { c.MaxMsgs = want.MaxMsgs })
-	limits("max_bytes", have.MaxBytes, want.MaxBytes, state.Bytes > uint64(max(want.MaxBytes, 0)), func(c *jetstream.StreamConfig) { c.MaxBytes = want.MaxBytes })
-	limits("max_msgs_per_subject", have.MaxMsgsPerSubject, want.MaxMsgsPerSubject, state.Msgs > state.NumSubjects, func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = want.MaxMsgsPerSubject })
-	limits("max_msg_size", int64(have.MaxMsgSize), int64(want.MaxMsgSize), false, func(c *jetstream.StreamConfig) { c.MaxMsgSize = want.MaxMsgSize })
-	limits("max_consumers", int64(have.MaxConsumers), int64(want.MaxConsumers), false, func(c *jetstream.StreamConfig) { c.MaxConsumers = want.MaxConsumers })
+	add(
+		"max_age", ageText(have.MaxAge), ageText(want.MaxAge),
+		unless(
+			want.MaxAge == 0 || have.MaxAge > 0 && have.MaxAge <= want.MaxAge || state.Msgs == 0 || old < want.MaxAge,
+			"that would delete messages that are older: take them away yourself first, with nats stream purge",
+		),
+		func(c *jetstream.StreamConfig) { c.MaxAge = want.MaxAge },
+	)
+	limits(
+		"max_msgs", have.MaxMsgs, want.MaxMsgs, state.Msgs > uint64(max(want.MaxMsgs, 0)),
+		func(c *jetstream.StreamConfig) { c.MaxMsgs = want.MaxMsgs },
+	)
+	limits(
+		"max_bytes", have.MaxBytes, want.MaxBytes, state.Bytes > uint64(max(want.MaxBytes, 0)),
+		func(c *jetstream.StreamConfig) { c.MaxBytes = want.MaxBytes },
+	)
+	limits(
+		"max_msgs_per_subject", have.MaxMsgsPerSubject, want.MaxMsgsPerSubject, state.Msgs > state.NumSubjects,
+		func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = want.MaxMsgsPerSubject },
+	)
+	limits(
+		"max_msg_size", int64(have.MaxMsgSize), int64(want.MaxMsgSize), false,
+		func(c *jetstream.StreamConfig) { c.MaxMsgSize = want.MaxMsgSize },
+	)
+	limits(
+		"max_consumers", int64(have.MaxConsumers), int64(want.MaxConsumers), false,
+		func(c *jetstream.StreamConfig) { c.MaxConsumers = want.MaxConsumers },
+	)
 
 	if want.Replicas > 0 {
-		add("replicas", have.Replicas, want.Replicas, unless(want.Replicas > have.Replicas, "fewer servers would have what is stored: lower it with nats stream edit if you mean it"), func(c *jetstream.StreamConfig) { c.Replicas = want.Replicas })
+		add(
+			"replicas", have.Replicas, want.Replicas,
+			unless(
+				want.Replicas > have.Replicas,
+				"fewer servers would have what is stored: lower it with nats stream edit if you mean it",
+			),
+			func(c *jetstream.StreamConfig) { c.Replicas = want.Replicas },
+		)
 	}
 	for _, subject := range want.Subjects {
 		// Only the log's is added to what is there, once it has a genesis.
 		opens := s.log != nil && subject == s.log.learnSubject()
-		add("subject "+subject, present(have.Subjects, subject), "there", unless(opens, "only an operator knows what it is for: add it with nats stream edit"), func(*jetstream.StreamConfig) {})
+		add(
+			"subject "+subject, present(have.Subjects, subject), "there",
+			unless(opens, "only an operator knows what it is for: add it with nats stream edit"),
+			func(*jetstream.StreamConfig) {},
+		)
 	}
 	for _, subject := range have.Subjects {
 		if !slices.Contains(want.Subjects, subject) {

@@ -31,7 +31,11 @@ type Position struct {
 type GapError struct{ Want, Got uint64 }
 
 func (e *GapError) Error() string {
-	return fmt.Sprintf("the log has a hole: sequence %d must come next, and %d came; its messages were purged or deleted, and nothing is learned across a hole", e.Want, e.Got)
+	return fmt.Sprintf(
+		"the log has a hole: sequence %d must come next, and %d came; its messages were purged or deleted, and nothing "+
+			"is learned across a hole",
+		e.Want, e.Got,
+	)
 }
 
 // RolledBackError is returned when the log does not continue what was
@@ -45,7 +49,10 @@ func (e *RolledBackError) Error() string {
 	if e.End > 0 {
 		return fmt.Sprintf("the log ends at %d, and %d was applied: what came after is gone from it", e.End, e.Applied)
 	}
-	return fmt.Sprintf("the log holds another message at %d than the one applied: it was rolled back and continued, or made anew", e.Applied)
+	return fmt.Sprintf(
+		"the log holds another message at %d than the one applied: it was rolled back and continued, or made anew",
+		e.Applied,
+	)
 }
 
 const (
@@ -115,7 +122,8 @@ func (t *tail) again(err error) bool {
 	var gap *GapError
 	var rolled *RolledBackError
 	var denied *PermissionError
-	return t.failure == nil && !errors.As(err, &gap) && !errors.As(err, &rolled) && !errors.As(err, &denied) && !t.log.conn.IsClosed()
+	return t.failure == nil && !errors.As(err, &gap) && !errors.As(err, &rolled) && !errors.As(err, &denied) &&
+		!t.log.conn.IsClosed()
 }
 
 // run replays through one consumer until it ends.
@@ -444,7 +452,10 @@ func (p *pull) parse(msg *nats.Msg) (count uint64, err error) {
 	if err1 != nil || err2 != nil || err3 != nil || err4 != nil {
 		return 0, fmt.Errorf("%w: %w", errRestart, errors.Join(err1, err2, err3, err4))
 	}
-	p.msg = Message{Seq: seq, Subject: msg.Subject, ID: msg.Header.Get(nats.MsgIdHdr), Data: msg.Data, Time: time.Unix(0, nanos), Pending: pending}
+	p.msg = Message{
+		Seq: seq, Subject: msg.Subject, ID: msg.Header.Get(nats.MsgIdHdr), Data: msg.Data,
+		Time: time.Unix(0, nanos), Pending: pending,
+	}
 	return count, nil
 }
 

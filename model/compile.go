@@ -22,9 +22,14 @@ func (m *Model) compile(unbounded bool) error {
 	s := m.spec
 	problems := s.collisions()
 	if s.Label.MaxValues > maxLabels {
-		problems = append(problems, fmt.Sprintf("label %s: max_values is %d, the most is %d", s.Label.Name, s.Label.MaxValues, maxLabels))
+		problems = append(
+			problems,
+			fmt.Sprintf("label %s: max_values is %d, the most is %d", s.Label.Name, s.Label.MaxValues, maxLabels),
+		)
 	}
-	limits := river.Limits{Classes: s.Label.MaxValues, TargetMin: s.Label.Min, TargetMax: s.Label.Max, Unbounded: unbounded}
+	limits := river.Limits{
+		Classes: s.Label.MaxValues, TargetMin: s.Label.Min, TargetMax: s.Label.Max, Unbounded: unbounded,
+	}
 	switch s.Label.Type {
 	case Category:
 		limits.Label, limits.Tasks = "a category", []river.Task{river.Classification}

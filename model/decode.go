@@ -100,7 +100,10 @@ type Decoder struct {
 
 // NewDecoder makes a decoder for a spec.
 func NewDecoder(s *Spec) *Decoder {
-	d := &Decoder{spec: s, inputs: make(map[string]int, len(s.Inputs)), seen: make([]bool, len(s.Inputs)), plain: newPlainKeys(s)}
+	d := &Decoder{
+		spec: s, inputs: make(map[string]int, len(s.Inputs)), seen: make([]bool, len(s.Inputs)),
+		plain: newPlainKeys(s),
+	}
 	for i := range s.Inputs {
 		d.inputs[s.Inputs[i].Name] = i
 	}

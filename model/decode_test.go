@@ -189,7 +189,8 @@ func TestAttributesBad(t *testing.T) {
 		`{"c":"\ud800\ud800"}`:     "json_invalid Invalid JSON: expected four hexadecimal digits of a whole character at byte 6",
 		`{"c":"\u12"}`:             "json_invalid Invalid JSON: expected four hexadecimal digits of a whole character at byte 6",
 		`{"c":"\u+123"}`:           "json_invalid Invalid JSON: expected four hexadecimal digits of a whole character at byte 6",
-		deep(MaxDepth):             "json_invalid Invalid JSON: expected at most 32 arrays and objects in each other at byte 54",
+		deep(MaxDepth): "json_invalid Invalid JSON: expected at most 32 arrays and objects in each other at " +
+			"byte 54",
 	} {
 		row, err := d.Attributes([]byte(body))
 		if got := said(s, row, err); got != want {
@@ -390,7 +391,13 @@ func TestViews(t *testing.T) {
 func TestNoAllocation(t *testing.T) {
 	d := NewDecoder(DefaultSpec())
 	escaped := strings.Replace(goodEvent, "Torgersen", `Torg\u0065rsen`, 1)
-	event, batch, attributes := []byte(escaped), []byte("["+goodEvent+strings.Repeat(","+escaped, 99)+"]"), []byte(goodAttributes)
+	event, batch, attributes := []byte(
+		escaped,
+	), []byte(
+		"["+goodEvent+strings.Repeat(","+escaped, 99)+"]",
+	), []byte(
+		goodAttributes,
+	)
 	run := func(name string, f func() error) {
 		if n := testing.AllocsPerRun(100, func() {
 			if err := f(); err != nil {
@@ -622,7 +629,8 @@ func (w *twin) moment(n node, loc []any) Value {
 	for _, layout := range []string{"2006-01-02", "2006-01-02T15:04", "2006-01-02T15:04:05"} {
 		for _, zone := range []string{"", "Z07:00"} {
 			t, err := time.Parse(layout+zone, strings.Replace(text, " ", "T", 1))
-			if err == nil && t.Unix() >= minTimestamp && t.Unix() <= maxTimestamp && layout+zone != "2006-01-02Z07:00" && strictMoment.MatchString(text) {
+			if err == nil && t.Unix() >= minTimestamp && t.Unix() <= maxTimestamp && layout+zone != "2006-01-02Z07:00" &&
+				strictMoment.MatchString(text) {
 				return Value{Num: float64(t.Unix()) + float64(t.Nanosecond()/1000)/1e6}
 			}
 		}
@@ -831,8 +839,14 @@ var (
 		`1`, `-0`, `0.25`, `1e3`, `1e5`, `-2.5`, `-2.6`, `1e999`, `0.1234567890123456789`, `12345678901234567890`, `null`, `true`, `false`, `"a"`, `""`, `"id"`, `"x"`, `"c"`,
 		`"abcdef"`, `"\u0061"`, `"\u0078"`, `"\ud83d\ude00"`, `"é"`, `{}`, `[]`, `[[{"x":1}]]`, `{"e":0,"e":1}`,
 	}
-	aMember = []string{`"x":1`, `"x":-0`, `"c":"a"`, `"c":null`, `"y":"b"`, `"id":"1"`, `"id":""`, `"id":null`, `"":0`, `"e":{"e":0,"e":1}`, `"\u0078":2`, `"attributes":{"x":1,"c":"a"}`}
-	aPiece  = []string{`"`, `{`, `}`, `[`, `]`, `,`, `:`, ` `, "\n", "\x00", `\`, `\u0061`, `\ud800`, `\"`, "\xff", "é", `-`, `0`, `9`, `.`, `e`, `E+`, `u`}
+	aMember = []string{
+		`"x":1`, `"x":-0`, `"c":"a"`, `"c":null`, `"y":"b"`, `"id":"1"`, `"id":""`, `"id":null`, `"":0`,
+		`"e":{"e":0,"e":1}`, `"\u0078":2`, `"attributes":{"x":1,"c":"a"}`,
+	}
+	aPiece = []string{
+		`"`, `{`, `}`, `[`, `]`, `,`, `:`, ` `, "\n", "\x00", `\`, `\u0061`, `\ud800`, `\"`, "\xff", "é", `-`,
+		`0`, `9`, `.`, `e`, `E+`, `u`,
+	}
 )
 
 // mutate changes a body, mostly so that it is JSON still.
@@ -903,8 +917,15 @@ func TestDecoderIsItsTwin(t *testing.T) {
 // TestPlainIsStrict holds every pair of spellings against the strict reader.
 func TestPlainIsStrict(t *testing.T) {
 	d := NewDecoder(tiny(t))
-	numbers := []string{"0", "-0", "-0.0", "00", "01", "-01", "1.", "1.0", ".5", "-", "", "1.5.2", "1e3", "1E", "-2.5", "-2.51", "1000", "1000.5", "0.0000000000001", "999.99999999999", "999.999999999999", "99999999999999999999", "0.1234567890123456789", "null", "true"}
-	texts := []string{`"a"`, `""`, `"abcd"`, `"abcde"`, `"é"`, `"\u0061"`, "\"\x01\"", "\"\xff\"", `"a`, `"a\`, `a`, "null", "nul", "1"}
+	numbers := []string{
+		"0", "-0", "-0.0", "00", "01", "-01", "1.", "1.0", ".5", "-", "", "1.5.2", "1e3", "1E", "-2.5", "-2.51",
+		"1000", "1000.5", "0.0000000000001", "999.99999999999", "999.999999999999", "99999999999999999999",
+		"0.1234567890123456789", "null", "true",
+	}
+	texts := []string{
+		`"a"`, `""`, `"abcd"`, `"abcde"`, `"é"`, `"\u0061"`, "\"\x01\"", "\"\xff\"", `"a`, `"a\`, `a`, "null",
+		"nul", "1",
+	}
 	gaps := []string{"", " ", "  ", "\n"}
 	for _, number := range numbers {
 		for _, text := range texts {

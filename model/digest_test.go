@@ -13,7 +13,14 @@ import (
 // some without, batches, repeats and bad events.
 func messages(t testing.TB) []Message {
 	t.Helper()
-	out := []Message{{Seq: 1, Subject: SubjectGenesis, Data: []byte(`{"incarnation":"i","contract":"0000000000000000000000000000000000000000000000000000000000000000","spec":""}`)}}
+	out := []Message{
+		{
+			Seq: 1, Subject: SubjectGenesis,
+			Data: []byte(
+				`{"incarnation":"i","contract":"0000000000000000000000000000000000000000000000000000000000000000","spec":""}`,
+			),
+		},
+	}
 	add := func(subject, id, data string) {
 		out = append(out, Message{Seq: uint64(len(out) + 1), Subject: subject, ID: id, Data: []byte(data)})
 	}
@@ -227,7 +234,9 @@ func TestFoldDoesNotAllocate(t *testing.T) {
 	if n := testing.AllocsPerRun(200, func() { event.Seq++; m.Apply(event) }); n != 0 {
 		t.Errorf("%v allocations per event", n)
 	}
-	row := []byte(`{"island":"Torgersen","bill_length_mm":39.1,"bill_depth_mm":18.7,"flipper_length_mm":181,"body_mass_g":3750,"sex":"male"}`)
+	row := []byte(
+		`{"island":"Torgersen","bill_length_mm":39.1,"bill_depth_mm":18.7,"flipper_length_mm":181,"body_mass_g":3750,"sex":"male"}`,
+	)
 	n := testing.AllocsPerRun(200, func() {
 		r, err := d.Attributes(row)
 		if err != nil {
@@ -260,7 +269,9 @@ func BenchmarkPredict(b *testing.B) {
 	for _, msg := range messages(b) {
 		m.Apply(msg)
 	}
-	row := []byte(`{"island":"Torgersen","bill_length_mm":39.1,"bill_depth_mm":18.7,"flipper_length_mm":181,"body_mass_g":3750,"sex":"male"}`)
+	row := []byte(
+		`{"island":"Torgersen","bill_length_mm":39.1,"bill_depth_mm":18.7,"flipper_length_mm":181,"body_mass_g":3750,"sex":"male"}`,
+	)
 	b.ReportAllocs()
 	for b.Loop() {
 		r, _ := d.Attributes(row)
@@ -301,7 +312,9 @@ func TestDamagedSegmentsDoNotPanic(t *testing.T) {
 		m.Apply(msg)
 	}
 	state := m.AppendState(nil)
-	row, err := NewDecoder(m.Spec()).Attributes([]byte(`{"island":"Dream","bill_length_mm":1,"bill_depth_mm":1,"flipper_length_mm":1,"body_mass_g":1,"sex":null}`))
+	row, err := NewDecoder(
+		m.Spec(),
+	).Attributes([]byte(`{"island":"Dream","bill_length_mm":1,"bill_depth_mm":1,"flipper_length_mm":1,"body_mass_g":1,"sex":null}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -156,7 +156,10 @@ func wide() *Spec {
 }
 
 // pastBounds are the cases that the default spec's bounds refuse.
-var pastBounds = map[string]bool{"mode-26-values": true, "long-strings": true, "huge-1e300": true, "ints-as-numbers": true, "negative-at-predict": true, "all-negative-class": true}
+var pastBounds = map[string]bool{
+	"mode-26-values": true, "long-strings": true, "huge-1e300": true,
+	"ints-as-numbers": true, "negative-at-predict": true, "all-negative-class": true,
+}
 
 func TestEdgeCasesMatchRiver(t *testing.T) {
 	cases := map[string][]traceLine{}

@@ -44,7 +44,8 @@ func TestTheRingOfIDs(t *testing.T) {
 			if i-j < window {
 				want = Duplicate
 			}
-			if o := apply(m, fmt.Sprint(j), event).Outcomes[0]; o.Verdict != want || o.Verdict == Duplicate && o.Answer.Seq != uint64(j+2) {
+			if o := apply(m, fmt.Sprint(j), event).Outcomes[0]; o.Verdict != want ||
+				o.Verdict == Duplicate && o.Answer.Seq != uint64(j+2) {
 				t.Errorf("after %d, %d is %s of %d, want %s", i, j, o.Verdict, o.Answer.Seq, want)
 			}
 		}

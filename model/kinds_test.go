@@ -85,8 +85,14 @@ func TestDecoderOfEachKindIsItsTwin(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	d := NewDecoder(everyKind(t))
 	row := `{"b":true,"at":"2026-01-31T08:30:00.5+02:00","n":7,"v":"a","w":"a b","x":1}`
-	rows := []string{row, `{"b": false,"at":12.5,"n":"x","v":"1"}`, `{"x":null,"w":null,"v":"b","n":-3,"at":null,"b":true}`, `{"at":"1999-12-31 23:59"}`}
-	values := []string{"true", "false", "null", "7", "-0", "1.5", `"a"`, `"1"`, `"2026-02-30"`, `"2026-01-31"`, `"0001-01-01T00:00:00+01:00"`, `"123456789"`}
+	rows := []string{
+		row, `{"b": false,"at":12.5,"n":"x","v":"1"}`, `{"x":null,"w":null,"v":"b","n":-3,"at":null,"b":true}`,
+		`{"at":"1999-12-31 23:59"}`,
+	}
+	values := []string{
+		"true", "false", "null", "7", "-0", "1.5", `"a"`, `"1"`, `"2026-02-30"`, `"2026-01-31"`,
+		`"0001-01-01T00:00:00+01:00"`, `"123456789"`,
+	}
 	ways := map[string]int{}
 	for range rounds {
 		body := rows[rng.IntN(len(rows))]
@@ -100,7 +106,11 @@ func TestDecoderOfEachKindIsItsTwin(t *testing.T) {
 		} else {
 			body = string(mutate(rng, body))
 		}
-		said := compareAttributes(t, d, []byte(body)) + compareLearn(t, d, []byte(`{"attributes":`+body+`,"y":`+values[rng.IntN(3)]+`}`))
+		said := compareAttributes(
+			t, d, []byte(body),
+		) + compareLearn(
+			t, d, []byte(`{"attributes":`+body+`,"y":`+values[rng.IntN(3)]+`}`),
+		)
 		writeAndRead(t, d, []byte(`{"attributes":`+body+`,"y":true}`))
 		for _, way := range []string{"good", "bool_type", "datetime_parsing", "datetime_type", "int_type", "literal_error", "missing"} {
 			if strings.Contains(said, way) {

@@ -130,7 +130,10 @@ type Model struct {
 func New(s *Spec) (*Model, error) { return build(s, false) }
 
 func build(s *Spec, unbounded bool) (*Model, error) {
-	m := &Model{spec: s, contract: s.Contract(), entry: NewEntry(s), labels: river.NewVocab(), ids: newWindow(s.DedupWindow)}
+	m := &Model{
+		spec: s, contract: s.Contract(), entry: NewEntry(s), labels: river.NewVocab(),
+		ids: newWindow(s.DedupWindow),
+	}
 	m.vocabs = make([]river.Vocab, len(s.Inputs))
 	for i := range m.vocabs {
 		m.vocabs[i] = river.NewVocab()
@@ -183,7 +186,12 @@ func (m *Model) applyControl(msg *Message) {
 		}
 		m.incarnation = g.Incarnation
 	default:
-		m.reject(Problem{Loc: []any{}, Msg: fmt.Sprintf("Control events of the kind %q are not known", msg.Subject), Type: "unknown_control"})
+		m.reject(
+			Problem{
+				Loc: []any{}, Msg: fmt.Sprintf("Control events of the kind %q are not known", msg.Subject),
+				Type: "unknown_control",
+			},
+		)
 	}
 }
 
@@ -223,9 +231,17 @@ func (m *Model) learn(seq uint64, index int, e *Event, name *eventName) {
 	p := m.Predict(e.Row)
 	label, predicted := m.score(e, p)
 	m.update()
-	answer := Answer{Seq: seq, Index: uint64(index), Learned: m.learned, Label: m.targetOf(label), Predicted: p.Label, Known: p.Known}
+	answer := Answer{
+		Seq: seq, Index: uint64(index), Learned: m.learned, Label: m.targetOf(label),
+		Predicted: p.Label, Known: p.Known,
+	}
 	if name.named {
-		m.ids.remember(idEntry{key: name.key, payload: name.payload, seq: seq, index: uint64(index), learned: m.learned, label: label, predicted: predicted})
+		m.ids.remember(
+			idEntry{
+				key: name.key, payload: name.payload, seq: seq, index: uint64(index),
+				learned: m.learned, label: label, predicted: predicted,
+			},
+		)
 	}
 	m.say(Outcome{Verdict: Learned, Answer: answer, Proba: m.result.keep(p.Proba)})
 	if m.spec.Label.Type == Number {
@@ -298,15 +314,24 @@ func (m *Model) Full(e *Event, index int, batch bool) []Problem {
 		if batch {
 			loc = append([]any{index}, loc...)
 		}
-		out = append(out, Problem{Loc: loc, Msg: fmt.Sprintf("There is room for %d different values, and this is one more", f.MaxValues), Type: "too_many_values"})
+		out = append(
+			out,
+			Problem{
+				Loc:  loc,
+				Msg:  fmt.Sprintf("There is room for %d different values, and this is one more", f.MaxValues),
+				Type: "too_many_values",
+			},
+		)
 	}
 	for i := range m.spec.Inputs {
 		f := &m.spec.Inputs[i]
-		if v := &e.Row[i]; f.Type == Category && !f.Overflow && !v.Null && len(m.vocabs[i].Texts) >= f.MaxValues && m.vocabs[i].Find(v.Text) == river.Unknown {
+		if v := &e.Row[i]; f.Type == Category && !f.Overflow && !v.Null && len(m.vocabs[i].Texts) >= f.MaxValues &&
+			m.vocabs[i].Find(v.Text) == river.Unknown {
 			add(f, "attributes", f.Name)
 		}
 	}
-	if f := &m.spec.Label; f.Type == Category && len(m.labels.Texts) >= f.MaxValues && m.labels.Find(e.Label.Text) == river.Unknown {
+	if f := &m.spec.Label; f.Type == Category && len(m.labels.Texts) >= f.MaxValues &&
+		m.labels.Find(e.Label.Text) == river.Unknown {
 		add(f, f.Name)
 	}
 	return out
@@ -401,7 +426,10 @@ func (m *Model) likeliest() Prediction {
 			best = class
 		}
 	}
-	return Prediction{Label: Target{Type: m.spec.Label.Type, Text: m.labels.Texts[best]}, Known: true, Proba: m.proba, class: best}
+	return Prediction{
+		Label: Target{Type: m.spec.Label.Type, Text: m.labels.Texts[best]}, Known: true, Proba: m.proba,
+		class: best,
+	}
 }
 
 func (m *Model) transform(row Row) {

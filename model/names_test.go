@@ -85,7 +85,9 @@ func TestFeaturesAreToldApartByColumnAndValue(t *testing.T) {
 	for _, dropFirst := range []bool{false, true} {
 		apart := newModel(t, parsed(t, fmt.Sprintf(prefixSpec, "ja", "jb", dropFirst)))
 		m := newModel(t, parsed(t, fmt.Sprintf(prefixSpec, "job", "job_partner", dropFirst)))
-		values := []string{`"partner_x"`, `"x"`, `"partner_partner_x"`, `"None"`, `null`, `"partner_None"`, `"partner_"`, `""`}
+		values := []string{
+			`"partner_x"`, `"x"`, `"partner_partner_x"`, `"None"`, `null`, `"partner_None"`, `"partner_"`, `""`,
+		}
 		var s sequence
 		for seq := uint64(1); seq < 300; seq++ {
 			a, b := values[s.next()%8], values[s.next()%8]
@@ -154,7 +156,10 @@ func TestFeaturesHaveRiversNames(t *testing.T) {
 		{"job", "age", "job_n", `job_n job="a" age_b`},
 		{"job(1)=", "job(1)=_", "n", `n "job(1)="="a" "job(1)=_"="b"`},
 	} {
-		text := strings.ReplaceAll(fmt.Sprintf(strings.ReplaceAll(prefixSpec, "[n]", "['%[4]s']"), c.first, c.second, false, c.number), "\n  n:", "\n  '"+c.number+"':")
+		text := strings.ReplaceAll(
+			fmt.Sprintf(strings.ReplaceAll(prefixSpec, "[n]", "['%[4]s']"), c.first, c.second, false, c.number),
+			"\n  n:", "\n  '"+c.number+"':",
+		)
 		m := newModel(t, parsed(t, text))
 		row := fmt.Sprintf(`{%q:"a",%q:"b",%q:1}`, c.first, c.second, c.number)
 		m.Apply(Message{Seq: 1, Subject: SubjectLearn, Data: []byte(`{"attributes":` + row + `,"y":"z"}`)})
@@ -190,14 +195,31 @@ func TestNoControlCharacterLeaves(t *testing.T) {
 	add("raw", parse("name: "+nasty))
 	add("name", parse("name: "+nastyYAML))
 	add("key", parse(nastyYAML+": 1"))
-	add("input", parse("name: a\ninput: {"+nastyYAML+": {type: number, min: x, "+nastyYAML+": 1}}\nlabel: {name: l, type: category}\npipeline: [GaussianNB]"))
-	add("direction", parse("name: a\ninput: {\"a\\u202e\": {type: number}}\nlabel: {name: l, type: category}\npipeline: [GaussianNB]"))
+	add(
+		"input",
+		parse(
+			"name: a\ninput: {"+nastyYAML+": {type: number, min: x, "+nastyYAML+": 1}}\nlabel: {name: l, type: "+
+				"category}\npipeline: [GaussianNB]",
+		),
+	)
+	add(
+		"direction",
+		parse("name: a\ninput: {\"a\\u202e\": {type: number}}\nlabel: {name: l, type: category}\npipeline: [GaussianNB]"),
+	)
 	add("statistic", parse("name: a\npipeline: [{StatImputer: {"+nastyYAML+": "+nastyYAML+"}}]"))
 	add("class", parse("name: a\npipeline: ["+nastyYAML+"]"))
 	add("tag", parse("name: !a%1b%9b x"))
 	add("alias", parse("name: *a\u202e"))
-	add("column", parse("name: a\ninput: {x: {type: number}}\nlabel: {name: l, type: category}\npipeline: [{Select: ["+nastyYAML+"]}, GaussianNB]"))
-	_, err := Restore(DefaultSpec(), append([]byte("\x16\x00\x00\x00\x00\x00\x00\x00lockstep-state-"+"\x1b[2J\x1b["), state[24:]...))
+	add(
+		"column",
+		parse(
+			"name: a\ninput: {x: {type: number}}\nlabel: {name: l, type: category}\npipeline: [{Select: ["+nastyYAML+"]}, GaussianNB]",
+		),
+	)
+	_, err := Restore(
+		DefaultSpec(),
+		append([]byte("\x16\x00\x00\x00\x00\x00\x00\x00lockstep-state-"+"\x1b[2J\x1b["), state[24:]...),
+	)
 	add("encoding", err)
 	_, err = ParseReceipt(nasty)
 	add("receipt", err)
@@ -207,7 +229,9 @@ func TestNoControlCharacterLeaves(t *testing.T) {
 	add("incarnation", err)
 	_, err = ParseGenesis([]byte(`{"incarnation":"i","contract":"\u001b[2J` + strings.Repeat("0", 60) + `","spec":""}`))
 	add("contract", err)
-	_, _, err = NewDecoder(DefaultSpec()).Learn([]byte(`{"attributes":{"island":"a","\u001b\u009b\u202e":1,"\u001b\u009b\u202e":1},"species":"a"}`))
+	_, _, err = NewDecoder(
+		DefaultSpec(),
+	).Learn([]byte(`{"attributes":{"island":"a","\u001b\u009b\u202e":1,"\u001b\u009b\u202e":1},"species":"a"}`))
 	add("key of an event", err)
 	m := newModel(t, DefaultSpec())
 	o := m.Apply(Message{Seq: 1, Subject: "ctl." + nasty}).Outcomes[0]
@@ -242,7 +266,12 @@ func TestOutcomesKeepTheirProbabilities(t *testing.T) {
 	for from, size := 0, 1; from < len(events); from, size = from+size, 2*size {
 		batch := events[from:min(from+size, len(events))]
 		seq++
-		outcomes := m.Apply(Message{Seq: seq, Subject: SubjectLearn, Data: slices.Concat([]byte("["), bytes.Join(batch, []byte(",")), []byte("]"))}).Outcomes
+		outcomes := m.Apply(
+			Message{
+				Seq: seq, Subject: SubjectLearn,
+				Data: slices.Concat([]byte("["), bytes.Join(batch, []byte(",")), []byte("]")),
+			},
+		).Outcomes
 		for i, event := range batch {
 			want := alone.Apply(Message{Seq: alone.Seq() + 1, Subject: SubjectLearn, Data: event}).Outcomes[0].Proba
 			if !slices.Equal(outcomes[i].Proba, want) {

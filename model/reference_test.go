@@ -22,7 +22,10 @@ var kinds = []struct {
 	{"Last steps, for a category", []river.Task{river.Classification}},
 	{"Last steps, for a boolean (those for a category do, too)", []river.Task{river.BinaryClassification}},
 	{"Last steps, for a number", []river.Task{river.Regression}},
-	{"Parameters of other classes", []river.Task{river.Optimization, river.Scheduling, river.BinaryLoss, river.RegressionLoss, river.Statistical}},
+	{
+		"Parameters of other classes",
+		[]river.Task{river.Optimization, river.Scheduling, river.BinaryLoss, river.RegressionLoss, river.Statistical},
+	},
 }
 
 // reference is the registry as Markdown.

@@ -155,7 +155,9 @@ func some(t types.Type, is func(types.Type) bool) bool {
 // compiled imports packages from what the go command has compiled of them.
 func compiled(t *testing.T, fset *token.FileSet, packages ...string) types.Importer {
 	t.Helper()
-	list := exec.Command("go", append([]string{"list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}"}, packages...)...)
+	list := exec.Command(
+		"go",
+		append([]string{"list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}"}, packages...)...)
 	list.Stderr = os.Stderr
 	out, err := list.Output()
 	if err != nil {

@@ -30,7 +30,8 @@ func TestShippedSpecs(t *testing.T) {
 	if penguins.Name != names[0] {
 		t.Errorf("the default is %s", penguins.Name)
 	}
-	sameEvents := reflect.DeepEqual(penguins.Inputs, gaussian.Inputs) && reflect.DeepEqual(penguins.Label, gaussian.Label)
+	sameEvents := reflect.DeepEqual(penguins.Inputs, gaussian.Inputs) &&
+		reflect.DeepEqual(penguins.Label, gaussian.Label)
 	if !sameEvents || penguins.DedupWindow != gaussian.DedupWindow {
 		t.Error("the shipped specs do not take the same events")
 	}
@@ -72,8 +73,14 @@ pipeline
 	if got, want := fmt.Sprintf("%x", DefaultSpec().Contract()), "67258ab69c41ab7184789b8ebd380758777253efed9d6ac6f918f62c3ecb532a"; got != want {
 		t.Errorf("the contract is %s, want %s", got, want)
 	}
-	odd := &Spec{Name: "a", Inputs: []Field{{Name: "é\"\n😀", Min: math.Inf(-1), Max: 0.1}}, Pipeline: []river.Step{step("StandardScaler"), step("GaussianNB")}}
-	if got, want := string(odd.Canonical()), `input "\u00e9\"\n\U0001f600" number nullable=false min=-Inf max=0.1`; !strings.Contains(got, want) || !strings.Contains(got, "StandardScaler with_std=true\n  GaussianNB\n") {
+	odd := &Spec{
+		Name: "a", Inputs: []Field{{Name: "é\"\n😀", Min: math.Inf(-1), Max: 0.1}},
+		Pipeline: []river.Step{step("StandardScaler"), step("GaussianNB")},
+	}
+	if got, want := string(odd.Canonical()), `input "\u00e9\"\n\U0001f600" number nullable=false min=-Inf max=0.1`; !strings.Contains(
+		got, want,
+	) ||
+		!strings.Contains(got, "StandardScaler with_std=true\n  GaussianNB\n") {
 		t.Errorf("got:\n%s\nwant %s", got, want)
 	}
 }
@@ -112,14 +119,17 @@ func parse(t *testing.T, text string) *Spec {
 func TestOneContractForOneMeaning(t *testing.T) {
 	want := string(parse(t, plainSpec).Canonical())
 	for name, text := range map[string]string{
-		"comments":   "# hello\r\n" + strings.ReplaceAll(plainSpec, "\n", " # there\r\n"),
-		"defaults":   strings.NewReplacer("semantics: river-0.26\n", "", "nullable: false, ", "", ", max_values: 64, max_bytes: 64", "", "dedup: {window: 65536}\n", "", "{StandardScaler: {with_std: true}}", "StandardScaler", "{OneHotEncoder: {drop_first: false}}", "OneHotEncoder: {}", "MultinomialNB: {alpha: 1}", "MultinomialNB:").Replace(plainSpec),
-		"numbers":    strings.NewReplacer("min: 0", "min: -0.0", "1000", "1e3", "65536", "6.5536e4", "alpha: 1", "alpha: 1.0", "max_values: 64", "max_values: 64.0").Replace(plainSpec),
-		"key order":  strings.NewReplacer("type: number, nullable: false, min: 0, max: 1000", "max: 1000, min: 0, nullable: false, type: number", "{x: Mean, y: Mean}", "{y: Mean, x: Mean}").Replace(plainSpec),
-		"quotes":     strings.NewReplacer("name: plain", `name: "plain"`, "[x, y]", `['x', "\x79"]`, "Mean", `"Mean"`).Replace(plainSpec),
-		"no dedup":   strings.Replace(plainSpec, "{window: 65536}", "{}", 1),
-		"booleans":   strings.NewReplacer("false", "False", "true", "TRUE").Replace(plainSpec),
-		"one branch": strings.Replace(plainSpec, "[{Select: [c]}, {OneHotEncoder: {drop_first: false}}]", "\n        - {Select: [c]}\n        - {OneHotEncoder: }", 1),
+		"comments": "# hello\r\n" + strings.ReplaceAll(plainSpec, "\n", " # there\r\n"),
+		"defaults": strings.NewReplacer("semantics: river-0.26\n", "", "nullable: false, ", "", ", max_values: 64, "+
+			"max_bytes: 64", "", "dedup: {window: 65536}\n", "", "{StandardScaler: {with_std: true}}", "StandardScaler", "{OneHotEncoder: {drop_first: false}}", "OneHotEncoder: {}", "MultinomialNB: {alpha: 1}", "MultinomialNB:").Replace(plainSpec),
+		"numbers": strings.NewReplacer("min: 0", "min: -0.0", "1000", "1e3", "65536", "6.5536e4", "alpha: 1", "alpha: 1.0", "max_values: 64", "max_values: 64.0").Replace(plainSpec),
+		"key order": strings.NewReplacer("type: number, nullable: false, min: 0, max: 1000", "max: 1000, min: 0, "+
+			"nullable: false, type: number", "{x: Mean, y: Mean}", "{y: Mean, x: Mean}").Replace(plainSpec),
+		"quotes":   strings.NewReplacer("name: plain", `name: "plain"`, "[x, y]", `['x', "\x79"]`, "Mean", `"Mean"`).Replace(plainSpec),
+		"no dedup": strings.Replace(plainSpec, "{window: 65536}", "{}", 1),
+		"booleans": strings.NewReplacer("false", "False", "true", "TRUE").Replace(plainSpec),
+		"one branch": strings.Replace(plainSpec, "[{Select: [c]}, {OneHotEncoder: {drop_first: false}}]", "\n        - "+
+			"{Select: [c]}\n        - {OneHotEncoder: }", 1),
 	} {
 		if text == plainSpec {
 			t.Errorf("%s: nothing was replaced", name)
@@ -143,7 +153,8 @@ func TestAnotherContractForAnotherMeaning(t *testing.T) {
 		{"l, type: category, max_values: 64", "l, type: category, max_values: 65"}, {"max_bytes: 64}\ndedup", "max_bytes: 65}\ndedup"},
 		{"window: 65536", "window: 0"}, {"[x, y]", "[y, x]"}, {"[x, y]", "['x y']"}, {"x: Mean", "x: Mode"}, {", y: Mean", ""},
 		{"with_std: true", "with_std: false"}, {"drop_first: false", "drop_first: true"}, {"alpha: 1", "alpha: 0.5"}, {"MultinomialNB: {alpha: 1}", "GaussianNB"},
-		{"  y: {type: number}\n  c: {type: category, max_values: 64, max_bytes: 64}\n", "  c: {type: category, max_values: 64, max_bytes: 64}\n  y: {type: number}\n"},
+		{"  y: {type: number}\n  c: {type: category, max_values: 64, max_bytes: 64}\n", "  c: {type: category, " +
+			"max_values: 64, max_bytes: 64}\n  y: {type: number}\n"},
 		{"{StandardScaler: {with_std: true}}]", "{StandardScaler: {with_std: true}}, Select: [x]]"},
 	} {
 		text := strings.Replace(plainSpec, change[0], change[1], 1)
@@ -172,7 +183,8 @@ func TestParsedSteps(t *testing.T) {
 	branches := river.Arg[[][]river.Step](&s.Pipeline[0], "transformers")
 	first := branches[0]
 	columns, statistics := river.Arg[[]string](&first[0], "keys"), river.Arg[[]river.Statistic](&first[1], "imputers")
-	if first[0].Line != 12 || !slices.Equal(columns, []string{"x", "y"}) || !slices.Equal(statistics, []river.Statistic{{Column: "x", Name: "Mean"}, {Column: "y", Name: "Mean"}}) {
+	if first[0].Line != 12 || !slices.Equal(columns, []string{"x", "y"}) ||
+		!slices.Equal(statistics, []river.Statistic{{Column: "x", Name: "Mean"}, {Column: "y", Name: "Mean"}}) {
 		t.Errorf("got %+v", first)
 	}
 	if s.Inputs[1].Min != math.Inf(-1) || s.Inputs[1].Max != math.Inf(1) {
@@ -181,7 +193,10 @@ func TestParsedSteps(t *testing.T) {
 	if encoder := branches[1][1]; encoder.Class.Name != "OneHotEncoder" || !slices.Equal(encoder.Args, []any{false}) {
 		t.Errorf("got %+v, want OneHotEncoder with false", encoder)
 	}
-	if alone := parse(t, plainSpec[:strings.Index(plainSpec, "pipeline")]+"pipeline: GaussianNB"); len(alone.Pipeline) != 1 || alone.Pipeline[0].Class.Name != "GaussianNB" {
+	if alone := parse(t, plainSpec[:strings.Index(plainSpec, "pipeline")]+"pipeline: GaussianNB"); len(
+		alone.Pipeline,
+	) != 1 ||
+		alone.Pipeline[0].Class.Name != "GaussianNB" {
 		t.Errorf("%+v", alone.Pipeline)
 	}
 }
@@ -189,7 +204,8 @@ func TestParsedSteps(t *testing.T) {
 func TestBadSpecs(t *testing.T) {
 	for _, c := range []struct{ from, to, want string }{
 		{"name: plain\n", "", "line 2: the spec: name is missing"},
-		{"name: plain", "name: Plain", "line 2: name must be a small letter, then up to 31 small letters, digits and hyphens: it begins every subject"},
+		{"name: plain", "name: Plain", "line 2: name must be a small letter, then up to 31 small letters, digits and " +
+			"hyphens: it begins every subject"},
 		{"name: plain", "name: " + strings.Repeat("a", 33), "line 2: name must be a small letter, then"},
 		{"name: plain", "name: [a]", "line 2: name must be a text"},
 		{"river-0.26", "river-0.25", `line 3: semantics: "river-0.25" is not known; known: river-0.26`},
@@ -209,8 +225,10 @@ func TestBadSpecs(t *testing.T) {
 		{"x: {type: number,", "x: {type: Number,", `line 5: input x: type: "Number" is not known; known: number, category, boolean, timestamp, text; write number`},
 		{"x: {type: number,", "x: {type: ,", `line 5: input x: type: "" is not known; known: number, category`},
 		{"x: {type: number,", "x: {type: number, size: 3,", `line 5: input x: "size" is not known here; known: type, nullable, optional, overflow, min, max, max_values, max_bytes, integers, values`},
-		{"x: {type: number,", "x: {type: number, max_bytes: 3,", "line 5: input x: max_bytes is for categories; a number has min and max"},
-		{"c: {type: category,", "c: {type: category, min: 3,", "line 7: input c: min is for numbers; a category has max_values and max_bytes"},
+		{"x: {type: number,", "x: {type: number, max_bytes: 3,", "line 5: input x: max_bytes is for categories; a number " +
+			"has min and max"},
+		{"c: {type: category,", "c: {type: category, min: 3,", "line 7: input c: min is for numbers; a category has " +
+			"max_values and max_bytes"},
 		{"min: 0", "min: 2e3", "line 5: input x: min is above max"},
 		{"min: 0", "min: '0'", "line 5: input x: min must be a number, as in 10, 2.5 or 1e6"},
 		{"min: 0", "min: 010", "line 5: input x: min must be a number, as in 10, 2.5 or 1e6"},
@@ -219,11 +237,14 @@ func TestBadSpecs(t *testing.T) {
 		{"max: 1000", "max: 1e309", "line 5: input x: max must be a number, as in 10, 2.5 or 1e6"},
 		{"nullable: false", "nullable: no", "line 5: input x: nullable must be true or false"},
 		{"nullable: false", "nullable: 'false'", "line 5: input x: nullable must be true or false"},
-		{"c: {type: category, max_values: 64", "c: {type: category, max_values: 65537", "line 7: input c: max_values must be a whole number from 1 to 65536"},
-		{"c: {type: category, max_values: 64, max_bytes: 64", "c: {type: category, max_bytes: 0", "line 7: input c: max_bytes must be a whole number from 1 to 4096"},
+		{"c: {type: category, max_values: 64", "c: {type: category, max_values: 65537", "line 7: input c: max_values " +
+			"must be a whole number from 1 to 65536"},
+		{"c: {type: category, max_values: 64, max_bytes: 64", "c: {type: category, max_bytes: 0", "line 7: input c: " +
+			"max_bytes must be a whole number from 1 to 4096"},
 		{"  x: {", "  '': {", "line 5: input: a name has 1 to 64 bytes and no control character"},
 		{"  x: {", "  \"a\\x85\": {", "line 5: input: a name has 1 to 64 bytes and no control character"},
-		{"  x: {", "  " + strings.Repeat("n", 65) + ": {", "line 5: input: a name has 1 to 64 bytes and no control character"},
+		{"  x: {", "  " + strings.Repeat("n", 65) + ": {", "line 5: input: a name has 1 to 64 bytes and no control " +
+			"character"},
 		{"  x: {", "  ~: {", "line 5: input must be a text"},
 		{"  y: {", "  x: {", `line 6: input: "x" is given twice`},
 		{"  y: {type: number}", "  y: number", "line 6: input y must be a mapping, as in {key: value}"},
@@ -231,15 +252,18 @@ func TestBadSpecs(t *testing.T) {
 
 		{"{name: l, ", "{", "line 8: label: name is missing"},
 		{"{name: l, ", "{name: l, nullable: true, ", `line 8: label: "nullable" is not known here; known: name, type, min, max, max_values, max_bytes, integers, values`},
-		{"{name: l, type: category, max_values: 64, ", "{name: l, type: text, ", "line 8: label: a label is a category, a boolean or a number"},
+		{"{name: l, type: category, max_values: 64, ", "{name: l, type: text, ", "line 8: label: a label is a category, " +
+			"a boolean or a number"},
 
 		{"StandardScaler:", "Scaler:", `line 12: "Scaler" is not a known class; known: Select, union, Discard,`},
 		{"StandardScaler:", "preprocessing.StandardScaler:", "a known class; write StandardScaler; known: "},
 		{"StandardScaler:", "standard_scaler:", "a known class; write StandardScaler; known: "},
 		{"union:", "compose.TransformerUnion:", `; River's TransformerUnion and + are "union" here`},
 		{"union:", "Pipeline:", "; River's Pipeline and | are a list of steps here"},
-		{"MultinomialNB: {alpha: 1}", "MinMaxScaler | GaussianNB", "; River's A | B is a list of steps here, as in [A, B], and A + B is"},
-		{"MultinomialNB: {alpha: 1}", "tree.HoeffdingTreeClassifier()", "; River's HoeffdingTreeClassifier is not here, the nearest is GaussianNB"},
+		{"MultinomialNB: {alpha: 1}", "MinMaxScaler | GaussianNB", "; River's A | B is a list of steps here, as in [A, " +
+			"B], and A + B is"},
+		{"MultinomialNB: {alpha: 1}", "tree.HoeffdingTreeClassifier()", "; River's HoeffdingTreeClassifier is not here, " +
+			"the nearest is GaussianNB"},
 		{"MultinomialNB: {alpha: 1}", "LogisticRegression: {loss: Squared}", `line 14: "Squared" is not a known class; known: Log, Hinge`},
 		{"MultinomialNB: {alpha: 1}", "LogisticRegression: {optimizer: {SGD: {lr: {InverseScaling: {power: 1}}}}}",
 			"line 14: InverseScaling: learning_rate is missing: the rate of the first step (0 to 1000000)"},
@@ -249,12 +273,14 @@ func TestBadSpecs(t *testing.T) {
 		{"MultinomialNB: {alpha: 1}", "MultinomialNB: {alpha: one}", "line 14: MultinomialNB: alpha must be a number"},
 		{"MultinomialNB: {alpha: 1}", "MultinomialNB: 1", "line 14: MultinomialNB must be a mapping, as in {key: value}"},
 		{"MultinomialNB: {alpha: 1}", "GaussianNB: {priors: 1}", `line 14: GaussianNB: "priors" is not known here; known: none`},
-		{"MultinomialNB: {alpha: 1}", "{MultinomialNB: , GaussianNB: }", "line 14: a step is one class, as in {OneHotEncoder: {drop_first: true}}; known: Select"},
+		{"MultinomialNB: {alpha: 1}", "{MultinomialNB: , GaussianNB: }", "line 14: a step is one class, as in " +
+			"{OneHotEncoder: {drop_first: true}}; known: Select"},
 		{"MultinomialNB: {alpha: 1}", "[GaussianNB]", "line 14: a step is one class"},
 		{"x: Mean,", "x: Median,", `line 12: StatImputer: x: "Median" is not known; known: Mean, Mode`},
 		{"x: Mean,", "x: stats.Mean(),", `"stats.Mean()" is not known; known: Mean, Mode; write Mean`},
 		{"{x: Mean, y: Mean}", "{x: Mean, x: Mode}", `line 12: StatImputer: "x" is given twice`},
-		{"{x: Mean, y: Mean}", "{}", "line 12: StatImputer takes a statistic for each column, as in {StatImputer: {sex: Mode}}"},
+		{"{x: Mean, y: Mean}", "{}", "line 12: StatImputer takes a statistic for each column, as in {StatImputer: {sex: " +
+			"Mode}}"},
 		{"{StatImputer: {x: Mean, y: Mean}}", "StatImputer", "line 12: StatImputer takes a statistic for each column"},
 		{"{Select: [c]}", "{Select: c}", "line 13: Select takes a list of columns, as in {Select: [island]}"},
 		{"{Select: [c]}", "{Select: []}", "line 13: Select takes a list of columns"},
@@ -262,9 +288,11 @@ func TestBadSpecs(t *testing.T) {
 		{"{Select: [c]}", "{Select: [[c]]}", "line 13: Select: a column must be a text"},
 		{"{Select: [c]}", "union", "line 13: union takes a list of branches, each a step or a list of steps"},
 		{"{Select: [c]}", "{union: [[]]}", "line 13: a branch of union is empty"},
-		{"{Select: [c]}", "{Select: " + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "}", "line 13: nested deeper than 32"},
+		{"{Select: [c]}", "{Select: " + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "}", "line 13: nested deeper " +
+			"than 32"},
 
-		{"{window: 65536}", "&a {window: 65536}", "line 9: anchors (&a) are not read; write the value out where it is needed"},
+		{"{window: 65536}", "&a {window: 65536}", "line 9: anchors (&a) are not read; write the value out where it is " +
+			"needed"},
 		{"{window: 65536}", "!!map {window: 65536}", "line 9: tags (!!map) are not read"},
 		{"{window: 65536}", "{<<: {window: 1}}", `line 9: dedup: "<<" is not known here; known: window`},
 		{"river-0.26", "river-0.26\n---\na: b", "line 4: the spec holds more than one YAML document"},
@@ -288,7 +316,8 @@ func TestBadSpecs(t *testing.T) {
 		"# nothing": "the spec is empty",
 		"---\n":     "the spec is not valid:\n  line 2: the spec must be a mapping, as in {key: value}",
 		"[a]":       "the spec is not valid:\n  line 1: the spec must be a mapping, as in {key: value}",
-		"input: {}": "the spec is not valid:\n  line 1: the spec: name is missing\n  line 1: input declares 0 fields, and must declare 1 to 256\n" +
+		"input: {}": "the spec is not valid:\n  line 1: the spec: name is missing\n  line 1: input declares 0 fields, " +
+			"and must declare 1 to 256\n" +
 			"  line 1: the spec: label is missing\n  line 1: the spec: pipeline is missing",
 		"name: &n a\ninput: {*n : {type: number}}\nlabel: *n\npipeline: *n": "the spec is not valid:\n" +
 			"  line 1: anchors (&n) are not read; write the value out where it is needed\n" +
@@ -332,7 +361,8 @@ input:
 
 func TestNoEndlessError(t *testing.T) {
 	_, err := ParseSpec([]byte("pipeline: [" + strings.Repeat("Foo, ", 1000) + "]"))
-	if lines := strings.Split(fmt.Sprint(err), "\n"); len(lines) != 1+maxSpecLines+1 || lines[len(lines)-1] != "  and 903 more" {
+	if lines := strings.Split(fmt.Sprint(err), "\n"); len(lines) != 1+maxSpecLines+1 ||
+		lines[len(lines)-1] != "  and 903 more" {
 		t.Errorf("%d lines, the last %s", len(lines), lines[len(lines)-1])
 	}
 }
@@ -342,7 +372,11 @@ func FuzzSpec(f *testing.F) {
 	for _, name := range ShippedSpecs() {
 		f.Add(must(ShippedSpec(name)).YAML)
 	}
-	f.Add([]byte("name: &a b\ninput: {*a : {type: number, min: 1e999}}\nlabel: {<<: *a}\npipeline: [union: [[union: [Select]]]]"))
+	f.Add(
+		[]byte(
+			"name: &a b\ninput: {*a : {type: number, min: 1e999}}\nlabel: {<<: *a}\npipeline: [union: [[union: [Select]]]]",
+		),
+	)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := ParseSpec(data)
 		if err != nil {
@@ -358,7 +392,9 @@ func FuzzSpec(f *testing.F) {
 		}
 		names := map[string]bool{}
 		for _, field := range append(slices.Clone(s.Inputs), s.Label) {
-			if field.Name == "" || !(field.Min <= field.Max) || field.MaxValues < 1 || field.MaxValues > maxValues || field.MaxBytes < 1 || field.MaxBytes > maxBytes {
+			if field.Name == "" || !(field.Min <= field.Max) || field.MaxValues < 1 || field.MaxValues > maxValues ||
+				field.MaxBytes < 1 ||
+				field.MaxBytes > maxBytes {
 				t.Errorf("past the limits: %+v", field)
 			}
 		}

@@ -51,7 +51,9 @@ func firstDifference(want, got string) string {
 	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
 	for i := range w {
 		if i >= len(g) || w[i] != g[i] {
-			return fmt.Sprintf("line %d\n  was: %s\n  is:  %s", i+1, w[i], strings.Join(g[min(i, len(g)):min(i+1, len(g))], ""))
+			return fmt.Sprintf(
+				"line %d\n  was: %s\n  is:  %s", i+1, w[i], strings.Join(g[min(i, len(g)):min(i+1, len(g))], ""),
+			)
 		}
 	}
 	return "it says more"
@@ -124,7 +126,10 @@ func state(t *testing.T, m *Model) string {
 	}
 	s := m.Metrics()
 	n, accuracy, loss := s.Rolling()
-	fmt.Fprintf(&out, "  accuracy %v, log-loss %v, macro F1 %v, of the last %d %v and %v\n", s.Accuracy(), s.LogLoss(), s.MacroF1(), n, accuracy, loss)
+	fmt.Fprintf(
+		&out, "  accuracy %v, log-loss %v, macro F1 %v, of the last %d %v and %v\n", s.Accuracy(), s.LogLoss(),
+		s.MacroF1(), n, accuracy, loss,
+	)
 	return out.String()
 }
 

@@ -321,7 +321,9 @@ func build(steps []river.Step) pipeline {
 			out = append(out, imputer)
 		case "StandardScaler":
 			out = append(out, &standardScaler{
-				withStd: river.Arg[bool](s, "with_std"), n: map[string]float64{}, means: map[string]float64{}, vars: map[string]float64{},
+				withStd: river.Arg[bool](
+					s, "with_std",
+				), n: map[string]float64{}, means: map[string]float64{}, vars: map[string]float64{},
 			})
 		case "OneHotEncoder":
 			out = append(out, &oneHotEncoder{dropFirst: river.Arg[bool](s, "drop_first"), columns: map[string][]string{}})
@@ -503,10 +505,16 @@ func (e event) equal(other event) bool {
 
 func newTwin(s *model.Spec) *twin {
 	last := len(s.Pipeline) - 1
-	tw := &twin{spec: s, pipeline: build(s.Pipeline[:last]), classCounts: map[string]int{}, values: map[string][]string{}}
+	tw := &twin{
+		spec: s, pipeline: build(s.Pipeline[:last]), classCounts: map[string]int{},
+		values: map[string][]string{},
+	}
 	switch end := &s.Pipeline[last]; end.Class.Name {
 	case "MultinomialNB":
-		tw.classifier = &multinomialNB{alpha: river.Arg[float64](end, "alpha"), featureCounts: map[string]map[string]float64{}, classTotals: map[string]float64{}}
+		tw.classifier = &multinomialNB{
+			alpha: river.Arg[float64](end, "alpha"), featureCounts: map[string]map[string]float64{},
+			classTotals: map[string]float64{},
+		}
 	case "GaussianNB":
 		tw.classifier = &gaussianNB{gaussians: map[string]map[string]*gaussian{}}
 	}
@@ -629,7 +637,8 @@ func (tw *twin) event(msg message, index int, hint string) said {
 func (tw *twin) full(e event) []string {
 	var out []string
 	for _, f := range tw.spec.Inputs {
-		if text, ok := e.attributes[f.Name].(string); ok && !slices.Contains(tw.values[f.Name], text) && len(tw.values[f.Name]) == f.MaxValues {
+		if text, ok := e.attributes[f.Name].(string); ok && !slices.Contains(tw.values[f.Name], text) &&
+			len(tw.values[f.Name]) == f.MaxValues {
 			out = append(out, "attributes."+f.Name)
 		}
 	}
@@ -759,7 +768,10 @@ type report struct {
 }
 
 func (tw *twin) report(scores []score) report {
-	r := report{n: len(scores), confusion: map[string]map[string]int{}, given: map[string]int{}, foretold: map[string]int{}}
+	r := report{
+		n: len(scores), confusion: map[string]map[string]int{}, given: map[string]int{},
+		foretold: map[string]int{},
+	}
 	for _, s := range scores {
 		predicted := "none"
 		if s.known {
@@ -1062,7 +1074,9 @@ func (g *generator) next() message {
 	var msg message
 	switch {
 	case len(g.sent) == 0 && g.one(2):
-		msg.Subject, msg.Data = model.SubjectGenesis, []byte(`{"incarnation":"first","contract":"`+strings.Repeat("0", 64)+`"}`)
+		msg.Subject, msg.Data = model.SubjectGenesis, []byte(
+			`{"incarnation":"first","contract":"`+strings.Repeat("0", 64)+`"}`,
+		)
 	case g.one(25):
 		msg = g.control()
 	case len(g.sent) > 0 && g.one(8):
@@ -1089,7 +1103,10 @@ func (g *generator) control() message {
 	case 0:
 		return message{Message: model.Message{Subject: "ctl.other", Data: []byte("{}")}, bad: "unknown_control"}
 	case 1:
-		return message{Message: model.Message{Subject: model.SubjectGenesis, Data: []byte(`{"incarnation":"x"}`)}, bad: "genesis"}
+		return message{
+			Message: model.Message{Subject: model.SubjectGenesis, Data: []byte(`{"incarnation":"x"}`)},
+			bad:     "genesis",
+		}
 	}
 	return message{Message: model.Message{Subject: model.SubjectCheckpoint}}
 }
@@ -1106,7 +1123,10 @@ func (g *generator) garbage() message {
 		"[0" + strings.Repeat(",0", 1000) + "]": "too_long",
 	}
 	text := pick(g, slices.Sorted(maps.Keys(all)))
-	return message{Message: model.Message{Subject: model.SubjectLearn, ID: g.id(), Data: []byte(text)}, batch: text[0] == '[', bad: all[text]}
+	return message{
+		Message: model.Message{Subject: model.SubjectLearn, ID: g.id(), Data: []byte(text)},
+		batch:   text[0] == '[', bad: all[text],
+	}
 }
 
 func (g *generator) learn() message {
@@ -1216,7 +1236,9 @@ func problems(o model.Outcome, w said) string {
 func (s *twins) proba(what string, proba []float64, f forecast) {
 	must(s.t, what+": classes", len(proba), len(f.labels))
 	for i, p := range f.proba {
-		near(s.t, fmt.Sprintf("%s: P(%q)", what, f.labels[i]), proba[i], p, f.tolerance(), 1e-300) // what is below has fewer digits
+		near(
+			s.t, fmt.Sprintf("%s: P(%q)", what, f.labels[i]), proba[i], p, f.tolerance(), 1e-300,
+		) // what is below has fewer digits
 	}
 }
 
@@ -1294,7 +1316,10 @@ func (s *twins) metrics() {
 	for i, label := range s.twin.labels {
 		must(t, "confusion with none", m.Confusion(i, -1), uint64(all.confusion[label]["none"]))
 		for j, other := range s.twin.labels {
-			must(t, fmt.Sprintf("confusion of %q with %q", label, other), m.Confusion(i, j), uint64(all.confusion[label]["label "+other]))
+			must(
+				t, fmt.Sprintf("confusion of %q with %q", label, other), m.Confusion(i, j),
+				uint64(all.confusion[label]["label "+other]),
+			)
 		}
 	}
 	last := s.twin.report(s.twin.scores[max(0, len(s.twin.scores)-100):])
@@ -1351,7 +1376,9 @@ func (s *twins) restore() {
 }
 
 // twinned are the classes that the twin has.
-var twinned = []string{"Select", "union", "OneHotEncoder", "StatImputer", "StandardScaler", "MultinomialNB", "GaussianNB"}
+var twinned = []string{
+	"Select", "union", "OneHotEncoder", "StatImputer", "StandardScaler", "MultinomialNB", "GaussianNB",
+}
 
 // has reports whether the twin has all classes of some steps.
 func has(steps []river.Step) bool {

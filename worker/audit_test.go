@@ -193,7 +193,8 @@ func TestAFailingMachineIsQuarantined(t *testing.T) {
 					}
 				}
 				for _, s := range f.settled(1+others, func(s fleet.Status) bool { return s.Seq == at }) {
-					if s.Replica == name && (s.State != "quarantined" || !strings.Contains(s.Advisory, "quarantined")) || s.Replica != name && s.Healings > 0 {
+					if s.Replica == name && (s.State != "quarantined" || !strings.Contains(s.Advisory, "quarantined")) ||
+						s.Replica != name && s.Healings > 0 {
 						t.Errorf("%+v", s)
 					}
 				}
@@ -311,7 +312,8 @@ func TestSnapshots(t *testing.T) {
 	}
 	future := fleet.Attest(m)
 	future.Replica = "another"
-	if stored, err := fleet.StoreSnapshot(t.Context(), board, blobs, model.DefaultSpec(), future, m.AppendState(nil), nil); err != nil || !stored {
+	if stored, err := fleet.StoreSnapshot(t.Context(), board, blobs, model.DefaultSpec(), future, m.AppendState(nil), nil); err != nil ||
+		!stored {
 		t.Fatal(stored, err)
 	}
 	check("future", first, second) // the other replica was asked for the second, too, and may have come late
@@ -376,14 +378,16 @@ func TestASnapshotOfALostHistory(t *testing.T) {
 	m.Apply(model.Message{Seq: first + 1, Subject: model.SubjectLearn, ID: "lost", Data: []byte(gentoo)})
 	lost := fleet.Attest(m)
 	lost.Replica = "lost"
-	if stored, err := fleet.StoreSnapshot(t.Context(), board, blobs, model.DefaultSpec(), lost, m.AppendState(nil), nil); err != nil || !stored {
+	if stored, err := fleet.StoreSnapshot(t.Context(), board, blobs, model.DefaultSpec(), lost, m.AppendState(nil), nil); err != nil ||
+		!stored {
 		t.Fatal(stored, err)
 	}
 	last := f.teach(2)
 	f.start("b", model.DefaultSpec())
 	all := f.settled(2, at(last))
 	for _, s := range all {
-		if s.Digest != all[0].Digest || s.Replica == "b" && (s.Restored != first || !strings.Contains(s.Advisory, "another history")) {
+		if s.Digest != all[0].Digest ||
+			s.Replica == "b" && (s.Restored != first || !strings.Contains(s.Advisory, "another history")) {
 			t.Errorf("%+v", s)
 		}
 	}

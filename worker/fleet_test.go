@@ -94,7 +94,9 @@ func TestALogRolledBackAndContinued(t *testing.T) {
 	last := f.teach(6)
 	all := f.settled(3, func(s fleet.Status) bool { return s.Seq >= last && s.State == "ready" })
 	for _, s := range all {
-		if s.Learned != 10 || s.Seq == all[0].Seq && s.Digest != all[0].Digest || !strings.Contains(s.Advisory, "rolled back") || !strings.Contains(s.Advisory, "from sequence 6 on") {
+		if s.Learned != 10 || s.Seq == all[0].Seq && s.Digest != all[0].Digest ||
+			!strings.Contains(s.Advisory, "rolled back") ||
+			!strings.Contains(s.Advisory, "from sequence 6 on") {
 			t.Errorf("%+v", s)
 		}
 	}

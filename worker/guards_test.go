@@ -58,7 +58,8 @@ func TestGuardsOfATeach(t *testing.T) {
 	if !errors.As(err, &api) || api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence {
 		t.Errorf("js.Publish: %v", err)
 	}
-	if ack, err := f.js.Publish(t.Context(), "penguins.teach", []byte(gentoo), jetstream.WithExpectLastSequence(9), jetstream.WithExpectStream("PENGUINS")); err != nil || ack.Sequence != 10 {
+	if ack, err := f.js.Publish(t.Context(), "penguins.teach", []byte(gentoo), jetstream.WithExpectLastSequence(9), jetstream.WithExpectStream("PENGUINS")); err != nil ||
+		ack.Sequence != 10 {
 		t.Errorf("js.Publish: %v %v", ack, err)
 	}
 }

@@ -51,7 +51,8 @@ func (f *testFleet) forget() (probes int) {
 func (f *testFleet) same(first map[string]any, body string, headers ...string) {
 	f.t.Helper()
 	again, err := f.ask("teach", body, headers...)
-	if err != nil || again["duplicate"] != true || again["seq"] != first["seq"] || again["status"] != first["status"] || again["learned"] != first["learned"] {
+	if err != nil || again["duplicate"] != true || again["seq"] != first["seq"] || again["status"] != first["status"] ||
+		again["learned"] != first["learned"] {
 		f.t.Errorf("a repeat is answered %v %v, the first was %v", again, err, first)
 	}
 }
@@ -138,12 +139,21 @@ func TestAGuessedIDIsNoSuccess(t *testing.T) {
 	stranger("five", `[{"id":"element",`+adelie[1:]+`]`)
 	f.settled(2, at(6))
 	f.refused(409, "teach", gentoo, []string{"Nats-Msg-Id", "one"}, "the id is taken by an event with another payload")
-	f.refused(409, "teach", `[`+gentoo+`]`, []string{"Nats-Msg-Id", "one"}, "the id is taken by an event with another payload")
+	f.refused(
+		409, "teach", `[`+gentoo+`]`, []string{"Nats-Msg-Id", "one"},
+		"the id is taken by an event with another payload",
+	)
 	f.refused(409, "teach", gentoo, []string{"Nats-Msg-Id", "three"}, "the id is taken by an event with another payload")
-	f.refused(409, "teach", "["+gentoo+","+adelie+","+gentoo+"]", []string{"Nats-Msg-Id", "two"}, "the id is taken by an event with another payload")
+	f.refused(
+		409, "teach", "["+gentoo+","+adelie+","+gentoo+"]", []string{"Nats-Msg-Id", "two"},
+		"the id is taken by an event with another payload",
+	)
 	f.refused(422, "teach", gentoo, []string{"Nats-Msg-Id", "four"}, "was rejected")
 	// Of a batch with one such event nothing is stored.
-	f.refused(409, "teach", `[`+gentoo+`,{"id":"element",`+gentoo[1:]+`]`, []string{"Nats-Msg-Id", "six"}, `"loc":[1,"id"]`)
+	f.refused(
+		409, "teach", `[`+gentoo+`,{"id":"element",`+gentoo[1:]+`]`, []string{"Nats-Msg-Id", "six"},
+		`"loc":[1,"id"]`,
+	)
 	f.refused(409, "teach", `[{"id":"y",`+gentoo[1:]+`,{"id":"y",`+adelie[1:]+`]`, nil, `"loc":[1,"id"]`)
 	learned(5)
 	for _, s := range f.settled(2, at(6)) {
@@ -176,7 +186,10 @@ func TestTooMuchToLearn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range n {
-		msg := &nats.Msg{Subject: "penguins.teach", Reply: inbox, Data: []byte(batch), Header: nats.Header{"Lockstep-Timeout": {"30s"}}}
+		msg := &nats.Msg{
+			Subject: "penguins.teach", Reply: inbox, Data: []byte(batch),
+			Header: nats.Header{"Lockstep-Timeout": {"30s"}},
+		}
 		if err := f.nc.PublishMsg(msg); err != nil {
 			t.Fatal(err)
 		}

@@ -109,8 +109,13 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	took := time.Since(began)
-	t.Logf("%d seeds in %s, %s each of %s on the fake clock: %v %v", tally.runs, took.Round(time.Millisecond),
-		(took / time.Duration(max(tally.runs, 1))).Round(10*time.Microsecond), (tally.fake / time.Duration(max(tally.runs, 1))).Round(time.Second), tally.wrong, tally.faults)
+	t.Logf(
+		"%d seeds in %s, %s each of %s on the fake clock: %v %v", tally.runs, took.Round(time.Millisecond),
+		(took / time.Duration(max(tally.runs, 1))).Round(
+			10*time.Microsecond,
+		),
+		(tally.fake / time.Duration(max(tally.runs, 1))).Round(time.Second), tally.wrong, tally.faults,
+	)
 	if *simJSON {
 		faults := map[string]int{}
 		for _, kind := range simKinds {
@@ -132,7 +137,10 @@ func (y *simTally) progress(began time.Time) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	if y.runs%2000 == 0 {
-		fmt.Fprintf(os.Stderr, "%d of %d seeds, %d failed, %s\n", y.runs, *simSeeds, len(y.failed), time.Since(began).Round(time.Second))
+		fmt.Fprintf(
+			os.Stderr, "%d of %d seeds, %d failed, %s\n", y.runs, *simSeeds, len(y.failed),
+			time.Since(began).Round(time.Second),
+		)
 	}
 }
 
@@ -164,7 +172,10 @@ func simulate(t *testing.T, seed uint64, tally *simTally) {
 		tally.wrong[v.kind]++
 	}
 	v := s.violations[0]
-	t.Errorf("seed %d: %s: %s (%d violations); run only it: go test ./worker -run Simulation -sim.from %d -sim.seeds 1 -sim.trace", seed, v.kind, v.text, len(s.violations), seed)
+	t.Errorf(
+		"seed %d: %s: %s (%d violations); run only it: go test ./worker -run Simulation -sim.from %d -sim.seeds 1 -sim.trace",
+		seed, v.kind, v.text, len(s.violations), seed,
+	)
 	if *simTrace {
 		for _, v := range s.violations {
 			s.trace = append(s.trace, "violation: "+v.kind+": "+v.text)
@@ -229,11 +240,17 @@ func newSimRun(t *testing.T, seed uint64) *simRun {
 	s.log = bustest.NewLog(s.spec.Name, seed, s.genesis())
 	s.log.Remember([]time.Duration{2 * time.Minute, 2 * time.Second, 200 * time.Millisecond}[s.random.IntN(3)])
 	s.oracle = newSimOracle(s)
-	s.log.Watch(bustest.Watch{Stored: s.oracle.stored, BackAt: s.oracle.backAt, MadeAnew: s.oracle.madeAnew, Unacked: s.oracle.unacked, Refused: func(data []byte) {
-		if data[0] == '[' { // what clients send fits
-			s.count("group_refused", 1)
-		}
-	}})
+	s.log.Watch(
+		bustest.Watch{
+			Stored: s.oracle.stored, BackAt: s.oracle.backAt, MadeAnew: s.oracle.madeAnew,
+			Unacked: s.oracle.unacked,
+			Refused: func(data []byte) {
+				if data[0] == '[' { // what clients send fits
+					s.count("group_refused", 1)
+				}
+			},
+		},
+	)
 	s.heartbeats, s.checkpoints, s.blobs = bustest.NewBoard(fleet.HeartbeatTTL), bustest.NewBoard(0), bustest.NewBlobs()
 	s.public = bustest.NewWay(s.random.Uint64(), 16)
 	s.operator = s.log.By(bustest.NewWay(0, 0))
@@ -301,12 +318,17 @@ func (s *simRun) logger() *slog.Logger {
 	if !*simTrace {
 		return slog.New(slog.DiscardHandler)
 	}
-	return slog.New(slog.NewTextHandler(s, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
+	return slog.New(
+		slog.NewTextHandler(
+			s,
+			&slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				if a.Key == slog.TimeKey {
+					return slog.Attr{}
+				}
+				return a
+			}},
+		),
+	)
 }
 
 // --- what is right: the test's own fold
@@ -386,7 +408,10 @@ type simSave struct {
 const simProbes = 3
 
 func newSimOracle(s *simRun) *simOracle {
-	o := &simOracle{s: s, random: rand.New(rand.NewPCG(s.seed, 4)), known: map[[32]byte]*simNode{}, receipts: map[string][]*simNode{}, records: map[string][]simRecord{}}
+	o := &simOracle{
+		s: s, random: rand.New(rand.NewPCG(s.seed, 4)), known: map[[32]byte]*simNode{},
+		receipts: map[string][]*simNode{}, records: map[string][]simRecord{},
+	}
 	o.claims, o.groups = map[simPlace]*simRequest{}, map[string]int{}
 	for i := range o.probes {
 		row, err := model.NewDecoder(s.spec).Attributes([]byte(s.row(i)))
@@ -407,7 +432,10 @@ func (s *simRun) row(n int) string {
 	if s.spec.Name == simModel {
 		return fmt.Sprintf(`{"island":"i%d","mass":%s}`, n%5, mass)
 	}
-	return fmt.Sprintf(`{"island":"i%d","bill_length_mm":%d,"bill_depth_mm":17,"flipper_length_mm":null,"body_mass_g":%s,"sex":"male"}`, n%5, n%60, mass)
+	return fmt.Sprintf(
+		`{"island":"i%d","bill_length_mm":%d,"bill_depth_mm":17,"flipper_length_mm":null,"body_mass_g":%s,"sex":"male"}`,
+		n%5, n%60, mass,
+	)
 }
 
 // event is a learn event; own is its own id, or empty.
@@ -436,7 +464,10 @@ func (o *simOracle) fold(msg *bus.Message) {
 	m := o.m
 	in := replica.Message(o.s.spec.Name, msg)
 	result := m.Apply(in)
-	node := &simNode{seq: msg.Seq, learned: m.Learned(), parent: o.tip, inc: m.Incarnation(), state: m.StateChain(), digest: m.Digest()}
+	node := &simNode{
+		seq: msg.Seq, learned: m.Learned(), parent: o.tip, inc: m.Incarnation(), state: m.StateChain(),
+		digest: m.Digest(),
+	}
 	outcomes := append([]model.Outcome(nil), result.Outcomes...)
 	for i := range o.probes {
 		node.labels[i] = m.Predict(o.probes[i]).Label.Text
@@ -634,7 +665,10 @@ func (o *simOracle) same(m *model.Model) (ok bool, why string) {
 	case node == nil:
 		return false, fmt.Sprintf("at sequence %d it has folded what no log ever held", m.Seq())
 	case node.seq != m.Seq() || node.inc != m.Incarnation():
-		return false, fmt.Sprintf("it is at sequence %d of %s, its log chain is of %d of %s", m.Seq(), m.Incarnation(), node.seq, node.inc)
+		return false, fmt.Sprintf(
+			"it is at sequence %d of %s, its log chain is of %d of %s", m.Seq(), m.Incarnation(), node.seq,
+			node.inc,
+		)
 	case node.state != m.StateChain():
 		return false, fmt.Sprintf("at sequence %d its state chain is another", m.Seq())
 	case node.digest != m.Digest():
@@ -826,7 +860,10 @@ func (s *simRun) ask(r *simRequest) (simAnswer, error) {
 	s.dispatch(r, to)
 	if twice {
 		s.count("duplicate_request", 1)
-		copied := &simRequest{verb: r.verb, data: r.data, header: r.header, keys: r.keys, batch: r.batch, minSeq: r.minSeq, probe: r.probe, answer: make(chan simAnswer, 2)}
+		copied := &simRequest{
+			verb: r.verb, data: r.data, header: r.header, keys: r.keys, batch: r.batch, minSeq: r.minSeq,
+			probe: r.probe, answer: make(chan simAnswer, 2),
+		}
 		s.dispatch(copied, also)
 	}
 	timer := time.NewTimer(simPatience)
@@ -902,7 +939,9 @@ func (s *simRun) start(slot *simSlot) {
 	p.w, err = New(Config{
 		Name: p.name, Stream: bus.StreamName(s.spec.Name), Version: "1.2.3", Spec: s.spec,
 		Log: p.client, Services: p, Predicted: simCounter{p}, Verdicts: simVerdicts{p},
-		Heartbeats: s.heartbeats.By(p.boards), Checkpoints: simCheckpoints{s.checkpoints.By(p.boards), p}, Snapshots: s.blobs.By(p.boards),
+		Heartbeats: s.heartbeats.By(
+			p.boards,
+		), Checkpoints: simCheckpoints{s.checkpoints.By(p.boards), p}, Snapshots: s.blobs.By(p.boards),
 		SnapshotEvery: s.every, Advise: p.advised, Logger: s.logger(), OnState: p.onState, Tamper: p.tamper,
 	})
 	if err != nil {
@@ -1008,7 +1047,8 @@ func (p *simProcess) tamper(m *model.Model) *model.Model {
 		// A flipped incarnation makes the replica a fleet of its own, which
 		// nobody compares with any other.
 		flipped, ok := m.Flipped(bit + try*1009)
-		if !ok || flipped.Incarnation() != m.Incarnation() || flipped.Seq() != m.Seq() || f.always && (flipped.Tip() != m.Tip() || f.same && flipped.LogChain() != m.LogChain()) {
+		if !ok || flipped.Incarnation() != m.Incarnation() || flipped.Seq() != m.Seq() ||
+			f.always && (flipped.Tip() != m.Tip() || f.same && flipped.LogChain() != m.LogChain()) {
 			continue
 		}
 		if same, _ := p.s.oracle.same(flipped); same {
@@ -1031,7 +1071,10 @@ func (p *simProcess) onState(state fleet.State) {
 	}
 	p.s.count("quarantined", 1)
 	if p.flips.Load() == 0 {
-		p.s.violate("quarantined", "%s is quarantined, and nothing was wrong with it: %v", p.name, p.w.Server.Status().Advisory)
+		p.s.violate(
+			"quarantined", "%s is quarantined, and nothing was wrong with it: %v", p.name,
+			p.w.Server.Status().Advisory,
+		)
 	}
 	p.closedNow()
 }
@@ -1115,7 +1158,10 @@ func (p *simProcess) check(r *simRequest, body []byte, wrong bool) {
 		if !slices.ContainsFunc(nodes, func(n *simNode) bool {
 			return a.Seq == n.seq && a.Learned == n.learned && species == n.labels[r.probe]
 		}) {
-			s.violate("divergent", "%s answers %s, and it is sequence %d, %d learned, %q", p.name, body, nodes[0].seq, nodes[0].learned, nodes[0].labels[r.probe])
+			s.violate(
+				"divergent", "%s answers %s, and it is sequence %d, %d learned, %q", p.name, body, nodes[0].seq,
+				nodes[0].learned, nodes[0].labels[r.probe],
+			)
 		}
 		return
 	}
@@ -1139,7 +1185,10 @@ func (p *simProcess) check(r *simRequest, body []byte, wrong bool) {
 				slices.ContainsFunc(nodes, func(n *simNode) bool { return n.ancestor(e.Seq) == x.node })
 		})
 		if !right {
-			s.violate("lost", "%s acknowledges %s, which its state at %d has not learned so: %s", p.name, r.keys[i], nodes[0].seq, body)
+			s.violate(
+				"lost", "%s acknowledges %s, which its state at %d has not learned so: %s", p.name, r.keys[i],
+				nodes[0].seq, body,
+			)
 		}
 	}
 }
@@ -1299,7 +1348,12 @@ func (c *simClient) teach(l simLesson) {
 		if attempt < 3 { // what it knows of may have been lost
 			minSeq = c.minSeq(header)
 		}
-		a, err := c.s.ask(&simRequest{verb: "teach", data: []byte(l.data), header: header, keys: l.keys, batch: l.batch, minSeq: minSeq, pin: c.pin})
+		a, err := c.s.ask(
+			&simRequest{
+				verb: "teach", data: []byte(l.data), header: header, keys: l.keys, batch: l.batch,
+				minSeq: minSeq, pin: c.pin,
+			},
+		)
 		switch {
 		case err != nil:
 		case a.code == 0:
@@ -1395,7 +1449,10 @@ func (s *simRun) run() {
 		s.start(slot)
 	}
 	for i := range 1 + s.random.IntN(3) {
-		c := &simClient{s: s, name: fmt.Sprintf("c%d", i), random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))), log: s.log.By(s.public)}
+		c := &simClient{
+			s: s, name: fmt.Sprintf("c%d", i), random: rand.New(rand.NewPCG(s.seed, 100+uint64(i))),
+			log: s.log.By(s.public),
+		}
 		s.clients.Go(c.run)
 	}
 	actions := s.actions()
@@ -1453,7 +1510,9 @@ func (s *simRun) actions() []func() {
 		weight int
 		do     func()
 	}{
-		{4, s.doCrash}, {3, s.doRestart}, {3, s.doRevive}, {3, s.doCutLog}, {3, s.doCutBoards}, {3, s.doCutClients}, {3, s.doSlow}, {1, s.doStale},
+		{
+			4, s.doCrash,
+		}, {3, s.doRestart}, {3, s.doRevive}, {3, s.doCutLog}, {3, s.doCutBoards}, {3, s.doCutClients}, {3, s.doSlow}, {1, s.doStale},
 		{3, s.doMend}, {3, s.doCompact}, {1, s.doPurgeAbove}, {1, s.doRecreate}, {2, s.doRollBack},
 		{2, s.doShrink}, {2, s.doSpoil}, {2, s.doForge}, {1, s.doTear}, {2, s.doFlip}, {6, s.checkpoint},
 	}
@@ -1648,7 +1707,8 @@ func (s *simRun) sound() (out []fleet.Snapshot) {
 	first, _ := s.end()
 	for _, x := range s.snapshots() {
 		m, err := fleet.LoadSnapshot(context.Background(), s.blobs, s.spec, x)
-		if err != nil || x.Seq < first || slices.ContainsFunc(asides, func(a fleet.RejectedSnapshot) bool { return a.Object == x.Object }) {
+		if err != nil || x.Seq < first ||
+			slices.ContainsFunc(asides, func(a fleet.RejectedSnapshot) bool { return a.Object == x.Object }) {
 			continue
 		}
 		s.oracle.mu.Lock()
@@ -1740,7 +1800,10 @@ func (s *simRun) goOn() {
 		return
 	}
 	for i := range 1 + s.random.IntN(12) {
-		s.append(model.SubjectLearn, fmt.Sprintf("op-%d-%d", time.Since(s.began), i), []byte(s.event(s.random.IntN(1000), "")))
+		s.append(
+			model.SubjectLearn, fmt.Sprintf("op-%d-%d", time.Since(s.began), i),
+			[]byte(s.event(s.random.IntN(1000), "")),
+		)
 	}
 }
 
@@ -1841,7 +1904,10 @@ func (s *simRun) doForge() {
 	if kind == "lying" {
 		a.Incarnation = own
 	}
-	x := fleet.Snapshot{Attestation: a, Object: fmt.Sprintf("%020d-forged-%s", a.Seq, bus.NewID()), Attested: []string{"r0", "r1"}}
+	x := fleet.Snapshot{
+		Attestation: a, Object: fmt.Sprintf("%020d-forged-%s", a.Seq, bus.NewID()),
+		Attested: []string{"r0", "r1"},
+	}
 	value, err := json.Marshal(x)
 	if err != nil {
 		s.t.Fatal(err)
@@ -1870,7 +1936,9 @@ func (s *simRun) until(within time.Duration, done func() bool) bool {
 func (s *simRun) serving(slot *simSlot) bool {
 	p := slot.p
 	_, last := s.end()
-	return p != nil && p.running() && p.w.Replica.State() == fleet.Ready && !p.tainted.Load() && !p.w.Replica.Standing().Suspended && p.w.Replica.Applied()+8 > last
+	return p != nil && p.running() && p.w.Replica.State() == fleet.Ready && !p.tainted.Load() &&
+		!p.w.Replica.Standing().Suspended &&
+		p.w.Replica.Applied()+8 > last
 }
 
 func (s *simRun) allServe() bool {
@@ -1894,7 +1962,8 @@ func (s *simRun) heal() bool {
 				s.stop(slot)
 				s.start(slot)
 			case !p.running(): // it met a hole; perhaps a snapshot covers it meanwhile
-				if s.append(model.SubjectCheckpoint, "", []byte(`{"snapshot":true}`)); time.Since(began) > 20*time.Second || len(s.alive()) == 0 {
+				if s.append(model.SubjectCheckpoint, "", []byte(`{"snapshot":true}`)); time.Since(began) > 20*time.Second ||
+					len(s.alive()) == 0 {
 					s.say("the log is restored")
 					s.log.Unpurge()
 					s.count("unpurge", 1)
@@ -1917,8 +1986,14 @@ func (s *simRun) states() string {
 		case !p.running():
 			out = append(out, fmt.Sprintf("%s ended with %v", slot.name, p.err))
 		default:
-			out = append(out, fmt.Sprintf("%s is %s at %d, suspended %t, refolding %t, tainted %t: %.200s", slot.name, p.w.Replica.State(), p.w.Replica.Applied(),
-				p.w.Replica.Standing().Suspended, p.w.Replica.Standing().Refolding, p.tainted.Load(), p.w.Server.Status().Advisory))
+			out = append(
+				out,
+				fmt.Sprintf(
+					"%s is %s at %d, suspended %t, refolding %t, tainted %t: %.200s", slot.name, p.w.Replica.State(),
+					p.w.Replica.Applied(), p.w.Replica.Standing().Suspended, p.w.Replica.Standing().Refolding,
+					p.tainted.Load(), p.w.Server.Status().Advisory,
+				),
+			)
 		}
 	}
 	return fmt.Sprintf("the log ends at %d; %s", last, strings.Join(out, "; "))
@@ -1929,7 +2004,8 @@ func (s *simRun) cover() {
 	base, _ := fleet.Base(context.Background(), s.checkpoints)
 	first, _ := s.end()
 	hole := slices.ContainsFunc(s.alive(), func(slot *simSlot) bool { return slot.p.w.Replica.Applied()+1 < first })
-	if first > 1 && (hole || base == nil || !slices.ContainsFunc(s.sound(), func(x fleet.Snapshot) bool { return x.Object == base.Object })) {
+	if first > 1 &&
+		(hole || base == nil || !slices.ContainsFunc(s.sound(), func(x fleet.Snapshot) bool { return x.Object == base.Object })) {
 		s.say("the log is restored")
 		s.log.Unpurge()
 		s.count("unpurge", 1)
@@ -1971,7 +2047,8 @@ func (s *simRun) doFlip() {
 			next = time.Now().Add(4 * time.Second)
 		}
 		// One that cannot go on, for the log has a hole, answers nothing either.
-		mended := p.w.Replica.State() == fleet.Quarantined || !p.running() || !p.running() || !f.always && kind != "again" && p.flips.Load() > 0 && s.serving(slot)
+		mended := p.w.Replica.State() == fleet.Quarantined || !p.running() || !p.running() ||
+			!f.always && kind != "again" && p.flips.Load() > 0 && s.serving(slot)
 		if kind == "again" && p.flip.Load() == nil && s.serving(slot) { // healed, and not for the last time
 			_, last := s.end()
 			p.flip.Store(&simFlip{from: last, bit: s.random.IntN(1 << 16)})
@@ -2085,7 +2162,10 @@ func (s *simRun) atOnce() {
 		}
 		id := fmt.Sprintf("once-%d", i)
 		data := s.event(i, "")
-		teach := &simRequest{verb: "teach", data: []byte(data), header: map[string]string{"Nats-Msg-Id": id}, keys: simKeys(id, []byte(data), 1), sure: true, answer: make(chan simAnswer, 1)}
+		teach := &simRequest{
+			verb: "teach", data: []byte(data), header: map[string]string{"Nats-Msg-Id": id},
+			keys: simKeys(id, []byte(data), 1), sure: true, answer: make(chan simAnswer, 1),
+		}
 		s.dispatch(teach, door)
 		a := <-teach.answer
 		if a.code != 0 && !a.wrong && slices.Contains(s.serve(), slot.name) {
@@ -2113,13 +2193,17 @@ func (s *simRun) final() {
 	for _, slot := range s.slots {
 		p := slot.p
 		if got := p.w.Server.Status(); got.Seq != tip.seq || got.Digest != fmt.Sprintf("%x", digest) {
-			s.violate("divergent", "in the end %s is at %d %.12s, and the fold is at %d %.12x", slot.name, got.Seq, got.Digest, tip.seq, digest)
+			s.violate(
+				"divergent", "in the end %s is at %d %.12s, and the fold is at %d %.12x", slot.name, got.Seq,
+				got.Digest, tip.seq, digest,
+			)
 		}
 		if p.w.Server.Status().Restored > 0 {
 			s.count("restored", 1)
 		}
 		switch {
-		case !p.mustName, p.w.Replica.Standing().Folds != p.foldsThen: // on trial it folds anew anyway, and sees no difference
+		case !p.mustName,
+			p.w.Replica.Standing().Folds != p.foldsThen: // on trial it folds anew anyway, and sees no difference
 		case p.losses() > p.namedThen:
 			s.count("rolled_back_named", 1)
 		default:

@@ -116,11 +116,17 @@ func (f *testFleet) startTampered(name string, s *model.Spec, tamper func(*model
 
 func (f *testFleet) joinConfig(name string) JoinConfig {
 	return JoinConfig{
-		Connect: bus.ConnectConfig{Server: f.url}, Name: name, Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.DiscardHandler),
+		Connect: bus.ConnectConfig{
+			Server: f.url,
+		}, Name: name, Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.DiscardHandler),
 	}
 }
 
-func (f *testFleet) launch(name string, s *model.Spec, tamper func(*model.Model) *model.Model, onState func(fleet.State)) running {
+func (f *testFleet) launch(
+	name string, s *model.Spec,
+	tamper func(*model.Model) *model.Model,
+	onState func(fleet.State),
+) running {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	finished := make(chan struct{})
@@ -231,7 +237,9 @@ func TestPredictAndTeach(t *testing.T) {
 		t.Fatalf("an empty model predicts %v %v", got, err)
 	}
 	got, err = f.ask("teach", gentoo)
-	if err != nil || got["status"] != "learned Gentoo. Initially predicted None" || got["learned"] != 1.0 || got["seq"] != 2.0 || got["stream"] != "PENGUINS" {
+	if err != nil || got["status"] != "learned Gentoo. Initially predicted None" || got["learned"] != 1.0 ||
+		got["seq"] != 2.0 ||
+		got["stream"] != "PENGUINS" {
 		t.Fatalf("teach: %v %v", got, err)
 	}
 	got, err = f.ask("teach", adelie, "Nats-Msg-Id", "x", "Lockstep-Min-Seq", "2")
@@ -254,13 +262,23 @@ func TestPredictAndTeach(t *testing.T) {
 
 func TestBadInputIsRefusedWhole(t *testing.T) {
 	f := newFleet(t, "a")
-	f.refused(422, "predict", `{"island":1}`, nil, `"loc":["island"]`, `"loc":["bill_length_mm"],"msg":"Field required","type":"missing"`, `"code":422`)
+	f.refused(
+		422, "predict", `{"island":1}`, nil, `"loc":["island"]`,
+		`"loc":["bill_length_mm"],"msg":"Field required","type":"missing"`, `"code":422`,
+	)
 	f.refused(422, "predict", `{`, nil, "json_invalid")
 	f.refused(422, "predict", ``, nil, "json_invalid")
 	f.refused(422, "explain", `[]`, nil, "model_attributes_type")
-	f.refused(422, "teach", bad, nil, `["attributes","bill_length_mm"],"msg":"Input should be greater than or equal to 0"`, `["attributes","sex"],"msg":"Field required"`)
+	f.refused(
+		422, "teach", bad, nil,
+		`["attributes","bill_length_mm"],"msg":"Input should be greater than or equal to 0"`,
+		`["attributes","sex"],"msg":"Field required"`,
+	)
 	f.refused(422, "teach", "["+gentoo+","+bad+"]", nil, `[1,"attributes","bill_length_mm"]`)
-	f.refused(422, "predict", row, []string{"Lockstep-Min-Seq", "soon", "Lockstep-Timeout", "1h"}, `["header","Lockstep-Min-Seq"]`, `["header","Lockstep-Timeout"]`)
+	f.refused(
+		422, "predict", row, []string{"Lockstep-Min-Seq", "soon", "Lockstep-Timeout", "1h"},
+		`["header","Lockstep-Min-Seq"]`, `["header","Lockstep-Timeout"]`,
+	)
 	f.refused(413, "predict", strings.Repeat(" ", 70_000), nil, "the body has 70000 bytes")
 	for _, s := range f.settled(1, at(1)) {
 		if s.Learned+s.Rejected != 0 {
@@ -277,12 +295,17 @@ func TestIDs(t *testing.T) {
 	}
 	for range 12 { // on any worker
 		again, err := f.ask("teach", gentoo, "Nats-Msg-Id", "one", "Lockstep-Min-Seq", "2")
-		if err != nil || again["duplicate"] != true || again["seq"] != first["seq"] || again["status"] != first["status"] || again["learned"] != first["learned"] {
+		if err != nil || again["duplicate"] != true || again["seq"] != first["seq"] || again["status"] != first["status"] ||
+			again["learned"] != first["learned"] {
 			t.Fatalf("a repeat is answered %v %v, the first was %v", again, err, first)
 		}
 		f.refused(409, "teach", adelie, []string{"Nats-Msg-Id", "one"}, "another payload")
 	}
-	f.refused(504, "teach", gentoo, []string{"Nats-Msg-Id", "one", "Lockstep-Min-Seq", "999", "Lockstep-Timeout", "20ms"}, "sequence 999 is asked for")
+	f.refused(
+		504, "teach", gentoo,
+		[]string{"Nats-Msg-Id", "one", "Lockstep-Min-Seq", "999", "Lockstep-Timeout", "20ms"},
+		"sequence 999 is asked for",
+	)
 	f.refused(422, "teach", gentoo, []string{"Nats-Msg-Id", strings.Repeat("x", 2000)}, "Nats-Msg-Id has 2000 bytes")
 	f.publish(bad) // at 3: rejected, and it has no id
 	batch := "[" + gentoo + "," + adelie + "]"
@@ -323,7 +346,10 @@ func TestIDsAreRememberedPastARestart(t *testing.T) {
 
 func TestMinSeq(t *testing.T) {
 	f := newFleet(t, "a")
-	f.refused(504, "predict", row, []string{"Lockstep-Min-Seq", "9", "Lockstep-Timeout", "20ms"}, "sequence 9 is asked for, this replica is at 1")
+	f.refused(
+		504, "predict", row, []string{"Lockstep-Min-Seq", "9", "Lockstep-Timeout", "20ms"},
+		"sequence 9 is asked for, this replica is at 1",
+	)
 	answered := make(chan map[string]any, 1)
 	go func() {
 		got, err := f.ask("predict", row, "Lockstep-Min-Seq", "2", "Lockstep-Timeout", "15s")
@@ -396,7 +422,8 @@ func TestAnotherContractIsRefused(t *testing.T) {
 	select {
 	case err := <-r.err:
 		own, theirs := s.Contract(), model.DefaultSpec().Contract()
-		if !errors.Is(err, replica.ErrContract) || !strings.Contains(err.Error(), fmt.Sprintf("%x", own[:8])) || !strings.Contains(err.Error(), fmt.Sprintf("%x", theirs[:8])) {
+		if !errors.Is(err, replica.ErrContract) || !strings.Contains(err.Error(), fmt.Sprintf("%x", own[:8])) ||
+			!strings.Contains(err.Error(), fmt.Sprintf("%x", theirs[:8])) {
 			t.Errorf("it ended with %v", err)
 		}
 	case <-time.After(patience):
@@ -449,7 +476,8 @@ func TestALogMadeAnewIsFoldedAnew(t *testing.T) {
 	}
 	f.start("b", model.DefaultSpec())
 	all := f.settled(2, func(s fleet.Status) bool { return s.Seq >= 6 && s.State == "ready" })
-	if all[0].Incarnation != all[1].Incarnation || all[0].Learned != 5 || all[1].Learned != 5 || all[0].Digest != all[1].Digest && all[0].Seq == all[1].Seq {
+	if all[0].Incarnation != all[1].Incarnation || all[0].Learned != 5 || all[1].Learned != 5 ||
+		all[0].Digest != all[1].Digest && all[0].Seq == all[1].Seq {
 		t.Errorf("%+v", all)
 	}
 	for _, s := range all {
@@ -523,7 +551,10 @@ func TestALogKeepsItsSpecsNames(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("a worker with no log started")
 	}
-	log, err := bus.OpenLog(t.Context(), f.nc, bus.LogConfig{Model: "penguins", Genesis: func() []byte { return model.NewGenesis(s, bus.NewID()) }})
+	log, err := bus.OpenLog(
+		t.Context(), f.nc,
+		bus.LogConfig{Model: "penguins", Genesis: func() []byte { return model.NewGenesis(s, bus.NewID()) }},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

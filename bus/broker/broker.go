@@ -67,7 +67,9 @@ var ErrForeign = errors.New("the directory holds another server's data")
 // and one that was not started here has no lock to show that it runs.
 func lockStore(dir string) (*flock.Flock, error) {
 	if exists(filepath.Join(dir, "jetstream")) && !exists(filepath.Join(dir, "lock")) {
-		return nil, fmt.Errorf("%w: %s has a jetstream folder that was not made here; choose another directory", ErrForeign, dir)
+		return nil, fmt.Errorf(
+			"%w: %s has a jetstream folder that was not made here; choose another directory", ErrForeign, dir,
+		)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -77,7 +79,9 @@ func lockStore(dir string) (*flock.Flock, error) {
 	case err != nil:
 		return nil, fmt.Errorf("store: %w", err)
 	case !locked:
-		return nil, fmt.Errorf("%w: another process has a server on %s; stop it, or choose another directory", ErrLocked, dir)
+		return nil, fmt.Errorf(
+			"%w: another process has a server on %s; stop it, or choose another directory", ErrLocked, dir,
+		)
 	}
 	return lock, nil
 }
@@ -107,7 +111,9 @@ func start(ctx context.Context, config Config) (*server.Server, error) {
 	if len(config.Denied) > 0 {
 		deny := &server.SubjectPermission{Deny: config.Denied}
 		options.NoAuthUser = "anyone"
-		options.Users = []*server.User{{Username: "anyone", Permissions: &server.Permissions{Publish: deny, Subscribe: deny}}}
+		options.Users = []*server.User{
+			{Username: "anyone", Permissions: &server.Permissions{Publish: deny, Subscribe: deny}},
+		}
 	}
 	s, err := server.NewServer(options)
 	if err != nil {

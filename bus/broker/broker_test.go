@@ -23,7 +23,8 @@ func startOn(t *testing.T, config Config) *Server {
 func TestStoreIsLocked(t *testing.T) {
 	dir := t.TempDir()
 	s := startOn(t, Config{StoreDir: dir})
-	if _, err := Start(t.Context(), Config{StoreDir: dir}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), dir) {
+	if _, err := Start(t.Context(), Config{StoreDir: dir}); !errors.Is(err, ErrLocked) ||
+		!strings.Contains(err.Error(), dir) {
 		t.Errorf("a second server on the store: %v", err)
 	}
 	if err := Erase(dir); !errors.Is(err, ErrLocked) {

@@ -128,7 +128,8 @@ func deliversAll(t *testing.T, s *suite) {
 		t.Fatalf("%d messages: %v", len(got), err)
 	}
 	for i, msg := range got {
-		if msg.Seq != uint64(i+1) || i > 0 && (msg.Subject != "m.learn" || msg.ID != fmt.Sprint("id", i-1) || string(msg.Data) != fmt.Sprint(i-1)) {
+		if msg.Seq != uint64(i+1) ||
+			i > 0 && (msg.Subject != "m.learn" || msg.ID != fmt.Sprint("id", i-1) || string(msg.Data) != fmt.Sprint(i-1)) {
 			t.Fatalf("message %d is %+v", i, msg)
 		}
 		if age := time.Since(msg.Time); age < -time.Minute || age > time.Hour {
@@ -157,18 +158,22 @@ func live(t *testing.T, s *suite) {
 		s.append(0, 50)
 	})
 	next := uint64(1)
-	err := s.Log.Tail(s.ctx, bus.Position{Check: func(msg *bus.Message) bool { return msg.Seq == next-1 }}, func(msg *bus.Message) error {
-		if msg.Seq != next {
-			return fmt.Errorf("%d came, and not %d", msg.Seq, next)
-		}
-		if next++; msg.Seq == 1 {
-			close(caught)
-		}
-		if msg.Seq == 51 {
-			return errEnough
-		}
-		return nil
-	})
+	err := s.Log.Tail(
+		s.ctx,
+		bus.Position{Check: func(msg *bus.Message) bool { return msg.Seq == next-1 }},
+		func(msg *bus.Message) error {
+			if msg.Seq != next {
+				return fmt.Errorf("%d came, and not %d", msg.Seq, next)
+			}
+			if next++; msg.Seq == 1 {
+				close(caught)
+			}
+			if msg.Seq == 51 {
+				return errEnough
+			}
+			return nil
+		},
+	)
 	if !errors.Is(err, errEnough) {
 		t.Error(err)
 	}

@@ -60,7 +60,10 @@ type Faults struct {
 
 // NewLog makes a log that holds its genesis alone.
 func NewLog(model string, seed uint64, genesis []byte) *Log {
-	l := &Log{model: model, random: rand.New(rand.NewPCG(seed, 0)), first: 1, largest: bus.MaxMessage, ids: map[string]place{}, changed: make(chan struct{})}
+	l := &Log{
+		model: model, random: rand.New(rand.NewPCG(seed, 0)), first: 1, largest: bus.MaxMessage,
+		ids: map[string]place{}, changed: make(chan struct{}),
+	}
 	l.store(model+".ctl.genesis", "genesis", genesis)
 	return l
 }
@@ -77,7 +80,10 @@ func (l *Log) end() uint64 { return l.first + uint64(len(l.messages)) - 1 }
 // store appends; the caller holds mu, or nobody knows the log yet.
 func (l *Log) store(subject, id string, data []byte) uint64 {
 	seq := l.end() + 1
-	l.messages = append(l.messages, bus.Message{Seq: seq, Subject: subject, ID: id, Data: append([]byte(nil), data...), Time: time.Now()})
+	l.messages = append(
+		l.messages,
+		bus.Message{Seq: seq, Subject: subject, ID: id, Data: append([]byte(nil), data...), Time: time.Now()},
+	)
 	if id != "" {
 		l.ids[id] = place{seq, time.Now()}
 	}
@@ -159,7 +165,9 @@ func (l *Log) take(subject, id string, data []byte, guards []bus.Guard) (bus.Ack
 		if l.watch.Refused != nil {
 			l.watch.Refused(data)
 		}
-		return bus.Ack{}, &bus.RefusedError{Code: 400, ErrCode: 10054, Description: "message size exceeds maximum allowed", Err: bus.ErrTooLarge}
+		return bus.Ack{}, &bus.RefusedError{
+			Code: 400, ErrCode: 10054, Description: "message size exceeds maximum allowed", Err: bus.ErrTooLarge,
+		}
 	}
 	if seq, known := l.known(id); known {
 		return bus.Ack{Seq: seq, Duplicate: true}, nil
@@ -167,7 +175,9 @@ func (l *Log) take(subject, id string, data []byte, guards []bus.Guard) (bus.Ack
 	for _, g := range guards {
 		if g.Header == "Nats-Expected-Last-Sequence" && g.Value != strconv.FormatUint(l.end(), 10) {
 			description := fmt.Sprintf("wrong last sequence: %d", l.end())
-			return bus.Ack{}, &bus.RefusedError{Code: 400, ErrCode: 10071, Description: description, Err: errors.New(description)}
+			return bus.Ack{}, &bus.RefusedError{
+				Code: 400, ErrCode: 10071, Description: description, Err: errors.New(description),
+			}
 		}
 	}
 	return bus.Ack{Seq: l.store(subject, id, data)}, nil
@@ -367,10 +377,15 @@ func (c *Client) Limit() int { return c.log.Limit() }
 
 // Append is as bus.Log's: it retries under the same id until ctx ends, or
 // once with guards.
-func (c *Client) Append(ctx context.Context, subject, id string, data []byte, guards ...bus.Guard) (ack bus.Ack, err error) {
+func (c *Client) Append(
+	ctx context.Context, subject, id string, data []byte, guards ...bus.Guard,
+) (ack bus.Ack, err error) {
 	for attempt := 1; ; attempt++ {
 		ack = bus.Ack{}
-		err := c.way.call(ctx, attemptTimeout, func() (err error) { ack, err = c.attempt(subject, id, data, guards); return err })
+		err := c.way.call(
+			ctx, attemptTimeout,
+			func() (err error) { ack, err = c.attempt(subject, id, data, guards); return err },
+		)
 		if err == nil {
 			ack.Duplicate = ack.Duplicate && attempt == 1
 			return ack, nil

@@ -45,13 +45,23 @@ var bans = []ban{
 	{of: "lockstep/worker", imports: []string{"lockstep/bus/broker"}, deep: true,
 		reason: "a worker is a client of any server, and starts none"},
 	{of: "lockstep/worker/fleet", imports: []string{"lockstep/worker"},
-		reason: "fleet is what replicas and tools have in common: types, records and pure functions, under everything else of the worker"},
-	{of: "lockstep/worker/replica", imports: []string{"lockstep/worker"}, allow: []string{"lockstep/worker/replica", "lockstep/worker/fleet"},
-		reason: "the fold and its life know nothing of who asks the replica, or how"},
-	{of: "lockstep/worker/serve", imports: []string{"lockstep/worker"}, allow: []string{"lockstep/worker/serve", "lockstep/worker/fleet"},
-		reason: "requests are answered from any replica that has a model: tests give them one without a log"},
-	{of: "lockstep/worker", except: []string{"lockstep/worker/web"}, imports: []string{"lockstep/worker/web", "net/http"},
-		reason: "a worker answers over NATS; the door for people is beside it, and can be left out"},
+		reason: "fleet is what replicas and tools have in common: types, records and pure functions, under everything " +
+			"else of the worker"},
+	{
+		of: "lockstep/worker/replica", imports: []string{"lockstep/worker"},
+		allow:  []string{"lockstep/worker/replica", "lockstep/worker/fleet"},
+		reason: "the fold and its life know nothing of who asks the replica, or how",
+	},
+	{
+		of: "lockstep/worker/serve", imports: []string{"lockstep/worker"},
+		allow:  []string{"lockstep/worker/serve", "lockstep/worker/fleet"},
+		reason: "requests are answered from any replica that has a model: tests give them one without a log",
+	},
+	{
+		of: "lockstep/worker", except: []string{"lockstep/worker/web"},
+		imports: []string{"lockstep/worker/web", "net/http"},
+		reason:  "a worker answers over NATS; the door for people is beside it, and can be left out",
+	},
 	{of: "", except: []string{"lockstep/cmd/lockstep"}, imports: []string{"lockstep/cmd"}, deep: true,
 		reason: "a command is where everything meets; nothing can stand on it"},
 }
@@ -72,7 +82,8 @@ func offences(packages []listed) []string {
 	var found []string
 	for _, p := range packages {
 		for _, b := range bans {
-			if !within(p.ImportPath, b.of) || slices.ContainsFunc(b.except, func(root string) bool { return within(p.ImportPath, root) }) {
+			if !within(p.ImportPath, b.of) ||
+				slices.ContainsFunc(b.except, func(root string) bool { return within(p.ImportPath, root) }) {
 				continue
 			}
 			imports := p.Imports
@@ -166,7 +177,10 @@ func TestImportBansBite(t *testing.T) {
 			p.Imports = p.Deps
 		}
 		if banned := len(offences([]listed{p})) > 0; banned != c.banned {
-			t.Errorf("%s imports %s (only through others: %v): banned %v, want %v", c.from, c.imports, c.deep, banned, c.banned)
+			t.Errorf(
+				"%s imports %s (only through others: %v): banned %v, want %v", c.from, c.imports, c.deep, banned,
+				c.banned,
+			)
 		}
 	}
 }
@@ -190,7 +204,8 @@ func TestFolders(t *testing.T) {
 		}
 	}
 	for _, name := range want {
-		if _, err := os.Stat(filepath.Join(root, name)); err != nil && name != "deploy" { // deploy is not in git while empty
+		if _, err := os.Stat(filepath.Join(root, name)); err != nil &&
+			name != "deploy" { // deploy is not in git while empty
 			t.Error(err)
 		}
 	}

@@ -49,7 +49,10 @@ func newCluster(t *testing.T) *cluster {
 	}
 	c := &cluster{}
 	for i := range c.nodes {
-		c.nodes[i] = &node{name: fmt.Sprintf("n%d", i), binary: binary, dir: t.TempDir(), client: freePort(t), route: freePort(t), http: freePort(t)}
+		c.nodes[i] = &node{
+			name: fmt.Sprintf("n%d", i), binary: binary, dir: t.TempDir(), client: freePort(t),
+			route: freePort(t), http: freePort(t),
+		}
 	}
 	for i, n := range c.nodes {
 		var routes []string
@@ -178,7 +181,10 @@ func (c *cluster) host(name string) int {
 // startWorker starts a worker process of a cluster, and does not wait.
 func (c *cluster) startWorker(t *testing.T, name string) *child {
 	t.Helper()
-	return spawn(t, name, append(os.Environ(), "HOME="+t.TempDir()), `"state":"ready"`, "lockstep", "worker", "-s", c.urls(), "--replicas", "3", "--name", name)
+	return spawn(
+		t, name, append(os.Environ(), "HOME="+t.TempDir()), `"state":"ready"`, "lockstep", "worker", "-s",
+		c.urls(), "--replicas", "3", "--name", name,
+	)
 }
 
 // startWorkers starts worker processes at once, and waits until all are ready.
@@ -207,7 +213,10 @@ type child struct {
 // left in that folder.
 func spawn(t *testing.T, name string, env []string, pattern string, args ...string) *child {
 	t.Helper()
-	c := &child{process: &process{cmd: exec.Command(args[0], args[1:]...), done: make(chan struct{})}, name: name, ready: make(chan []string, 1), since: time.Now()}
+	c := &child{
+		process: &process{cmd: exec.Command(args[0], args[1:]...), done: make(chan struct{})}, name: name,
+		ready: make(chan []string, 1), since: time.Now(),
+	}
 	reader, writer := io.Pipe()
 	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = env, writer, writer
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -279,7 +288,10 @@ func newLink(t *testing.T, port int) *link {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &link{listener: listener, target: fmt.Sprintf("127.0.0.1:%d", port), changed: make(chan struct{}), open: map[io.Closer]struct{}{}}
+	l := &link{
+		listener: listener, target: fmt.Sprintf("127.0.0.1:%d", port), changed: make(chan struct{}),
+		open: map[io.Closer]struct{}{},
+	}
 	t.Cleanup(func() {
 		listener.Close()
 		l.set(severed)
@@ -410,7 +422,8 @@ func (c *cupboard) String() string {
 	if c.mounted {
 		return "a tmpfs of its own for the store of " + c.node.name + ", shrunk to what is in it"
 	}
-	return "no file system can be mounted here: prlimit --fsize on " + c.node.name + ", which ends the server at its next write"
+	return "no file system can be mounted here: prlimit --fsize on " + c.node.name + ", which ends the server at its " +
+		"next write"
 }
 
 // fill leaves no room for another byte.
@@ -438,7 +451,9 @@ func (c *cupboard) fill() error {
 }
 
 func (c *cupboard) size(bytes uint64) error {
-	return syscall.Mount("tmpfs", filepath.Join(c.node.dir, "store"), "tmpfs", syscall.MS_REMOUNT, fmt.Sprintf("size=%d", bytes))
+	return syscall.Mount(
+		"tmpfs", filepath.Join(c.node.dir, "store"), "tmpfs", syscall.MS_REMOUNT, fmt.Sprintf("size=%d", bytes),
+	)
 }
 
 // empty makes room again.

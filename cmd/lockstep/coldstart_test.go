@@ -60,9 +60,13 @@ func TestColdStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	cold := ready(url, "cold")
-	t.Logf("ready: on an empty log %s, from a snapshot of %d events %s", empty.Round(time.Millisecond), events, cold.Round(time.Millisecond))
+	t.Logf(
+		"ready: on an empty log %s, from a snapshot of %d events %s", empty.Round(time.Millisecond), events,
+		cold.Round(time.Millisecond),
+	)
 	fleet, err := fleetStatus(t.Context(), nc, "penguins", time.Second)
-	if err != nil || len(fleet) != 2 || fleet[0].Digest != fleet[1].Digest || fleet[0].Restored == 0 || fleet[0].Learned != uint64(events) {
+	if err != nil || len(fleet) != 2 || fleet[0].Digest != fleet[1].Digest || fleet[0].Restored == 0 ||
+		fleet[0].Learned != uint64(events) {
 		t.Errorf("%+v %v", fleet, err)
 	}
 }

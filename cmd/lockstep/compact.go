@@ -39,10 +39,14 @@ more: receipts from before it can be verified no longer.`,
 		Example: `  lockstep compact
   lockstep compact --force     # with a single replica`,
 		Args: cobra.NoArgs,
-		RunE: withHistory(&o.connection, "compact", func(cmd *cobra.Command, h *history, _ []string) error { return o.run(cmd, h) }),
+		RunE: withHistory(
+			&o.connection, "compact",
+			func(cmd *cobra.Command, h *history, _ []string) error { return o.run(cmd, h) },
+		),
 	}
 	o.addClientFlags(cmd)
-	cmd.Flags().BoolVar(&o.force, "force", false, "go on without two live replicas that agree; never without the fold's own proof")
+	cmd.Flags().
+		BoolVar(&o.force, "force", false, "go on without two live replicas that agree; never without the fold's own proof")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the result as JSON")
 	return cmd
 }
@@ -79,7 +83,11 @@ func (o *compactOptions) run(cmd *cobra.Command, h *history) error {
 			return fmt.Errorf("the log cannot be folded: %w; nothing was cut", err)
 		}
 		if !folded.Comparable(s.Attestation) || !folded.Same(s.Attestation) {
-			return fmt.Errorf("the log gives another state at sequence %d than the snapshot's: digest %.12s, and not %.12s; nothing was cut; see lockstep verify", s.Seq, folded.Digest, s.Digest)
+			return fmt.Errorf(
+				"the log gives another state at sequence %d than the snapshot's: digest %.12s, and not %.12s; nothing was cut; "+
+					"see lockstep verify",
+				s.Seq, folded.Digest, s.Digest,
+			)
 		}
 		if _, err := fleet.LoadSnapshot(ctx, h.Snapshots, h.spec, *s); err != nil {
 			return fmt.Errorf("the snapshot of %d cannot be read back: %w; nothing was cut", s.Seq, err)
@@ -93,14 +101,20 @@ func (o *compactOptions) run(cmd *cobra.Command, h *history) error {
 	}
 	if old := h.base; old != nil && old.Object != second.Object {
 		if err := fleet.RemoveSnapshot(ctx, h.Checkpoints, h.Snapshots, *old); err != nil {
-			return &exitError{exitUnreachable, fmt.Errorf("the log is cut, and the previous base could not be removed: %w", err)}
+			return &exitError{
+				exitUnreachable, fmt.Errorf("the log is cut, and the previous base could not be removed: %w", err),
+			}
 		}
 	}
 	result := compacted{Base: second.Seq, Newest: newest.Seq, Removed: second.Seq - h.first, Digest: second.Digest}
 	if o.json {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(result)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "The log begins at sequence %d now, %d messages were cut; the newest snapshot is at %d.\n", result.Base, result.Removed, result.Newest)
+	fmt.Fprintf(
+		cmd.OutOrStdout(),
+		"The log begins at sequence %d now, %d messages were cut; the newest snapshot is at %d.\n", result.Base,
+		result.Removed, result.Newest,
+	)
 	return nil
 }
 
@@ -121,9 +135,13 @@ func (o *compactOptions) agreed(cmd *cobra.Command, h *history, newest *fleet.Sn
 	case o.force:
 		return nil
 	case len(bad) > 0:
-		return fmt.Errorf("not all live replicas agree, so nothing was cut: %s; see lockstep verify", strings.Join(bad, "; "))
+		return fmt.Errorf(
+			"not all live replicas agree, so nothing was cut: %s; see lockstep verify", strings.Join(bad, "; "),
+		)
 	case len(replicas) < 2:
-		return errors.New("a single replica is live, and nobody bears it out, so nothing was cut: start a second one, or use --force")
+		return errors.New(
+			"a single replica is live, and nobody bears it out, so nothing was cut: start a second one, or use --force",
+		)
 	}
 	return nil
 }

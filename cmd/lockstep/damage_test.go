@@ -59,7 +59,10 @@ func TestDamagedBlock(t *testing.T) {
 		t.Logf("the cluster says %s", trouble)
 	}
 	// A worker that reads from the damaged server, as far as it may choose.
-	w := spawn(t, "w2", append(os.Environ(), "HOME="+t.TempDir()), `"state":"ready"`, "lockstep", "worker", "-s", victim.url(), "--replicas", "3", "--name", "w2")
+	w := spawn(
+		t, "w2", append(os.Environ(), "HOME="+t.TempDir()), `"state":"ready"`, "lockstep", "worker", "-s",
+		victim.url(), "--replicas", "3", "--name", "w2",
+	)
 	select {
 	case <-w.ready:
 		fleet := awaitFleet(t, nc, 3, 345, 0)
@@ -77,7 +80,8 @@ func TestDamagedBlock(t *testing.T) {
 	case <-time.After(clusterPatience):
 		t.Errorf("the worker is neither ready nor ended:\n%s", w.output())
 	}
-	if err := run(t.Context(), []string{"verify", "-s", c.nodes[0].url()}, os.Stdin, os.Stderr, os.Stderr); err != nil && !w.ended() {
+	if err := run(t.Context(), []string{"verify", "-s", c.nodes[0].url()}, os.Stdin, os.Stderr, os.Stderr); err != nil &&
+		!w.ended() {
 		t.Error(err)
 	}
 }

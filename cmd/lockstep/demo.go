@@ -92,10 +92,18 @@ What was learned is kept in --store and is there again at the next start.`,
 	f := cmd.Flags()
 	f.IntVar(&o.workers, "workers", 3, "how many workers")
 	f.IntVar(&o.port, "port", defaultPort, "the server's port on 127.0.0.1, 0 for a free one")
-	o.http.addFlags(cmd, defaultHTTP, "address of the first worker's HTTP door; with --once none unless given; empty: none")
-	f.StringVar(&o.store, "store", "", "directory of the log (default "+defaultStoreHelp()+"; with --once a temporary one)")
+	o.http.addFlags(
+		cmd, defaultHTTP, "address of the first worker's HTTP door; with --once none unless given; empty: none",
+	)
+	f.StringVar(
+		&o.store, "store", "",
+		"directory of the log (default "+defaultStoreHelp()+"; with --once a temporary one)",
+	)
 	f.BoolVar(&o.fresh, "fresh", false, "delete what the store holds first")
-	f.BoolVar(&o.once, "once", false, "end after the teaching: exit code 0 if all replicas are identical and all is learned")
+	f.BoolVar(
+		&o.once, "once", false,
+		"end after the teaching: exit code 0 if all replicas are identical and all is learned",
+	)
 	f.BoolVar(&o.json, "json", false, "with --once: print the result as JSON")
 	return cmd
 }
@@ -286,7 +294,9 @@ func (d *demo) startWorkers(ctx context.Context, errOut io.Writer) (*demoFleet, 
 	for i := range d.options.workers {
 		var once sync.Once
 		config := worker.JoinConfig{
-			Connect: bus.ConnectConfig{Server: d.url, Bare: true}, Name: fmt.Sprintf("demo-%d", i+1), Version: programVersion(), Spec: d.spec,
+			Connect: bus.ConnectConfig{
+				Server: d.url, Bare: true,
+			}, Name: fmt.Sprintf("demo-%d", i+1), Version: programVersion(), Spec: d.spec,
 			Logger: demoLogger(errOut),
 			OnState: func(s fleet.State) {
 				if s == fleet.Ready {
@@ -342,7 +352,10 @@ func (d *demo) teach(cmd *cobra.Command) (taught int, err error) {
 		bar.Describe(fmt.Sprintf("teaching, %4.1f %% predicted correctly", 100*float64(correct)/float64(taught)))
 		bar.Set(taught)
 		if taught%86 == 0 && known == 0 {
-			fmt.Fprintf(d.out, "after %3d penguins: %4.1f %% were predicted correctly before they were learned\n", taught, 100*float64(correct)/float64(taught))
+			fmt.Fprintf(
+				d.out, "after %3d penguins: %4.1f %% were predicted correctly before they were learned\n", taught,
+				100*float64(correct)/float64(taught),
+			)
 		}
 	}
 	bar.Finish()
@@ -364,7 +377,10 @@ func (d *demo) lesson(ctx context.Context, index int, event []byte) (right, agai
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	// Whichever worker answers has learned what was taught before.
-	answer, err := bus.Ask(ctx, d.conn, d.spec.Name+".predict", learn.Attributes, nats.Header{"Lockstep-Min-Seq": {fmt.Sprint(d.taught)}})
+	answer, err := bus.Ask(
+		ctx, d.conn, d.spec.Name+".predict", learn.Attributes,
+		nats.Header{"Lockstep-Min-Seq": {fmt.Sprint(d.taught)}},
+	)
 	if err != nil {
 		return false, false, err
 	}

@@ -51,7 +51,8 @@ names. Exit code 1 if something fails, 3 if no server was reached.`,
 	o.addModelFlags(cmd)
 	cmd.Flags().DurationVar(&o.timeout, "timeout", time.Second, "how long to wait for the workers' answers")
 	cmd.Flags().StringVar(&o.spec, "spec", "", "the spec that the fleet should serve; else it is the log's")
-	cmd.Flags().StringArrayVar(&o.monitors, "monitor", nil, "a server's monitoring address, as http://127.0.0.1:8222, again for each")
+	cmd.Flags().
+		StringArrayVar(&o.monitors, "monitor", nil, "a server's monitoring address, as http://127.0.0.1:8222, again for each")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }
@@ -73,7 +74,8 @@ func (o *doctorOptions) run(cmd *cobra.Command) error {
 		f = bus.Examine(ctx, nc, fleet.Stores(o.model, 0, nil))
 		f = append(f, fleet.Examine(ctx, nc, o.model, own, o.timeout)...)
 	} else {
-		f.Add(bus.Fail, "server", "start the server, or say where it is and who you are: --server, --context, --creds, --tlscert", "%v", err)
+		f.Add(bus.Fail, "server", "start the server, or say where it is and who you are: --server, --context, --creds, "+
+			"--tlscert", "%v", err)
 	}
 	f = append(f, bus.ExamineMonitors(ctx, o.monitors)...)
 	worst := f.Worst()

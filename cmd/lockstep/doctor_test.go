@@ -161,10 +161,19 @@ var faults = []fault{
 	},
 		bus.Finding{Check: "server", Level: bus.Fail, Text: "no NATS server at", Mend: "start the server"}, 3},
 	{"JetStream is off", func(t *testing.T, p *patient) {
-		p.args = []string{"-s", startConfig(t, "../../deploy/nats/single.conf", func(o *natsserver.Options) { o.JetStream = false }).ClientURL()}
+		p.args = []string{
+			"-s",
+			startConfig(t, "../../deploy/nats/single.conf", func(o *natsserver.Options) { o.JetStream = false }).ClientURL(),
+		}
 	}, bus.Finding{Check: "jetstream", Level: bus.Fail, Text: "no JetStream", Mend: "start the server with JetStream"}, 1},
 	{"small messages only", func(t *testing.T, p *patient) {
-		p.args = []string{"-s", startConfig(t, "../../deploy/nats/single.conf", func(o *natsserver.Options) { o.MaxPayload = 64 << 10 }).ClientURL()}
+		p.args = []string{
+			"-s",
+			startConfig(
+				t, "../../deploy/nats/single.conf",
+				func(o *natsserver.Options) { o.MaxPayload = 64 << 10 },
+			).ClientURL(),
+		}
 	}, bus.Finding{Check: "max_payload", Level: bus.Fail, Text: "65536 bytes", Mend: "set max_payload"}, 1},
 	{"nothing is made", func(t *testing.T, p *patient) {
 		if err := p.js.DeleteStream(t.Context(), "PENGUINS"); err != nil {
@@ -177,13 +186,34 @@ var faults = []fault{
 		}
 	}, bus.Finding{Check: "stream KV_penguins_checkpoints", Level: bus.Fail, Text: "there is no such stream", Mend: "lockstep init"}, 1},
 	{"the log's head will be cut", alteration("PENGUINS", func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour }),
-		bus.Finding{Check: "stream PENGUINS", Level: bus.Fail, Text: "max_age is 1h0m0s, and should be unlimited", Mend: "lockstep init"}, 1},
-	{"the log drops what is old", alteration("PENGUINS", func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld }),
-		bus.Finding{Check: "stream PENGUINS", Level: bus.Fail, Text: "discard is DiscardOld", Mend: "lockstep init"}, 1},
-	{"strangers append", alteration("PENGUINS", func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "penguins.other") }),
-		bus.Finding{Check: "stream PENGUINS", Level: bus.Fail, Text: "subject penguins.other is there", Mend: "nats stream edit"}, 1},
-	{"attestations expire", alteration("KV_penguins_checkpoints", func(c *jetstream.StreamConfig) { c.MaxAge, c.Duplicates = time.Hour, time.Minute }),
-		bus.Finding{Check: "stream KV_penguins_checkpoints", Level: bus.Fail, Text: "max_age", Mend: "lockstep init"}, 1},
+		bus.Finding{
+			Check: "stream PENGUINS", Level: bus.Fail, Text: "max_age is 1h0m0s, and should be unlimited",
+			Mend: "lockstep init",
+		}, 1},
+	{
+		"the log drops what is old",
+		alteration("PENGUINS", func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld }),
+		bus.Finding{Check: "stream PENGUINS", Level: bus.Fail, Text: "discard is DiscardOld", Mend: "lockstep init"},
+		1,
+	},
+	{
+		"strangers append",
+		alteration("PENGUINS", func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "penguins.other") }),
+		bus.Finding{
+			Check: "stream PENGUINS", Level: bus.Fail, Text: "subject penguins.other is there",
+			Mend: "nats stream edit",
+		},
+		1,
+	},
+	{
+		"attestations expire",
+		alteration(
+			"KV_penguins_checkpoints",
+			func(c *jetstream.StreamConfig) { c.MaxAge, c.Duplicates = time.Hour, time.Minute },
+		),
+		bus.Finding{Check: "stream KV_penguins_checkpoints", Level: bus.Fail, Text: "max_age", Mend: "lockstep init"},
+		1,
+	},
 	{"the counter is none", func(t *testing.T, p *patient) {
 		if err := p.js.DeleteStream(t.Context(), "PENGUINS_COUNTS"); err != nil {
 			t.Fatal(err)
@@ -207,7 +237,10 @@ var faults = []fault{
 		}
 	}, bus.Finding{Check: "log", Level: bus.Fail, Text: "it begins at 4, and nobody keeps what came before", Mend: "restore the log"}, 1},
 	{"another spec", func(t *testing.T, p *patient) { p.args = append(p.args, "--spec", renamedSpec(t)) },
-		bus.Finding{Check: "contract", Level: bus.Fail, Text: "the log was made with the contract", Mend: "start workers with the log's spec"}, 1},
+		bus.Finding{
+			Check: "contract", Level: bus.Fail, Text: "the log was made with the contract",
+			Mend: "start workers with the log's spec",
+		}, 1},
 	{"no worker", func(*testing.T, *patient) {},
 		bus.Finding{Check: "fleet", Level: bus.Fail, Text: "no worker runs", Mend: "lockstep worker"}, 1},
 	{"a lone worker", workers(status{}),
@@ -223,13 +256,19 @@ var faults = []fault{
 	{"an overrun worker", workers(status{"dropped": 3}, status{}),
 		bus.Finding{Check: "worker blue-0", Level: bus.Warn, Text: "lost 3 requests", Mend: "start more workers"}, 0},
 	{"a worker with another contract", workers(status{"contract": strings.Repeat("0", 64)}, status{}),
-		bus.Finding{Check: "worker blue-0", Level: bus.Fail, Text: "has the contract 0000000000000000", Mend: "the log's spec"}, 1},
+		bus.Finding{
+			Check: "worker blue-0", Level: bus.Fail, Text: "has the contract 0000000000000000",
+			Mend: "the log's spec",
+		}, 1},
 	{"two of one name", workers(status{"replica": "blue"}, status{"replica": "blue"}),
 		bus.Finding{Check: "names", Level: bus.Fail, Text: "two workers have the name blue", Mend: "--name"}, 1},
 	{"two versions", workers(status{}, status{"version": "1.3.0"}),
 		bus.Finding{Check: "versions", Level: bus.Warn, Text: "run 1.2.3 and 1.3.0", Mend: "finish the upgrade"}, 0},
 	{"two encodings", workers(status{}, status{"encoding": "e9"}),
-		bus.Finding{Check: "agreement", Level: bus.Warn, Text: "encode their states differently", Mend: "finish the upgrade"}, 0},
+		bus.Finding{
+			Check: "agreement", Level: bus.Warn, Text: "encode their states differently",
+			Mend: "finish the upgrade",
+		}, 0},
 	{"two logs", workers(status{}, status{"incarnation": "j"}),
 		bus.Finding{Check: "agreement", Level: bus.Fail, Text: "fold two logs", Mend: "same servers"}, 1},
 	{"two states", workers(status{"seq": 9}, status{"seq": 9, "digest": hashOf("other")}),
@@ -255,12 +294,27 @@ var faults = []fault{
 		bus.Finding{Check: "users", Level: bus.Fail, Text: "lets anybody in", Mend: "lockstep roles"}, 1},
 	{"a full store", monitors(forged(goodVars, `{"config":{"sync_always":true,"max_storage":1000},"storage":990}`, 200)),
 		bus.Finding{Check: "store", Level: bus.Fail, Text: "is full: 990 of 1000", Mend: "lockstep compact"}, 1},
-	{"clients that do not read", monitors(forged(strings.Replace(goodVars, `"host"`, `"slow_consumers":2,"host"`, 1), goodJS, 200)),
-		bus.Finding{Check: "slow consumers", Level: bus.Warn, Text: "2 clients", Mend: "report connections"}, 1},
-	{"two servers of different versions", monitors(forged(goodVars, goodJS, 200), forged(strings.NewReplacer(`"A"`, `"B"`, "2.15.2", "2.15.1").Replace(goodVars), `{"config":{"sync_always":true,"store_dir":"/b"}}`, 200)),
-		bus.Finding{Check: "version", Level: bus.Warn, Text: "2.15.2, and", Mend: "same version"}, 1},
-	{"a monitor that is not there", monitors(func(t *testing.T) string { return fmt.Sprintf("http://127.0.0.1:%d", unusedPort(t)) }),
-		bus.Finding{Check: "monitor", Level: bus.Fail, Text: "refused", Mend: "whether the server runs"}, 1},
+	{
+		"clients that do not read",
+		monitors(forged(strings.Replace(goodVars, `"host"`, `"slow_consumers":2,"host"`, 1), goodJS, 200)),
+		bus.Finding{Check: "slow consumers", Level: bus.Warn, Text: "2 clients", Mend: "report connections"}, 1,
+	},
+	{
+		"two servers of different versions",
+		monitors(
+			forged(goodVars, goodJS, 200),
+			forged(
+				strings.NewReplacer(`"A"`, `"B"`, "2.15.2", "2.15.1").Replace(goodVars),
+				`{"config":{"sync_always":true,"store_dir":"/b"}}`, 200,
+			),
+		),
+		bus.Finding{Check: "version", Level: bus.Warn, Text: "2.15.2, and", Mend: "same version"}, 1,
+	},
+	{
+		"a monitor that is not there",
+		monitors(func(t *testing.T) string { return fmt.Sprintf("http://127.0.0.1:%d", unusedPort(t)) }),
+		bus.Finding{Check: "monitor", Level: bus.Fail, Text: "refused", Mend: "whether the server runs"}, 1,
+	},
 	{"two servers on one store", func(t *testing.T, p *patient) {
 		dir := t.TempDir()
 		for range 2 {
@@ -269,7 +323,10 @@ var faults = []fault{
 		}
 	}, bus.Finding{Check: "store", Level: bus.Fail, Text: "write to the same store", Mend: "stop one of them at once"}, 1},
 	{"a server that does not sync", func(t *testing.T, p *patient) {
-		s := startConfig(t, "../../deploy/nats/single.conf", func(o *natsserver.Options) { o.SyncAlways, o.SyncInterval = false, time.Minute })
+		s := startConfig(
+			t, "../../deploy/nats/single.conf",
+			func(o *natsserver.Options) { o.SyncAlways, o.SyncInterval = false, time.Minute },
+		)
 		p.args = append(p.args, "--monitor", "http://"+s.MonitorAddr().String())
 	}, bus.Finding{Check: "sync", Level: bus.Fail, Text: "not on the disk yet", Mend: "sync_interval: always"}, 1},
 
@@ -347,7 +404,8 @@ var faults = []fault{
 // found tells whether a finding has the parts of another.
 func found(f bus.Findings, want bus.Finding) bool {
 	for _, one := range f {
-		if strings.Contains(one.Check, want.Check) && one.Level == want.Level && strings.Contains(one.Text, want.Text) && strings.Contains(one.Mend, want.Mend) {
+		if strings.Contains(one.Check, want.Check) && one.Level == want.Level && strings.Contains(one.Text, want.Text) &&
+			strings.Contains(one.Mend, want.Mend) {
 			return true
 		}
 	}

@@ -29,25 +29,91 @@ import (
 // figures are what bench measures.
 func figures() []figure {
 	return []figure{
-		{name: "predict", what: "predictions/s, 256 in flight ÷ a micro echo of the same size", goal: 0.80, measure: predictions(flood, "echo")},
-		{name: "predict-bare", what: "predictions/s, 256 in flight ÷ a bare echo of the same size", measure: predictions(flood, "bare")},
-		{name: "predict-sync", what: "predictions/s, 64 synchronous clients ÷ a micro echo of the same size", goal: 0.95, measure: predictions(synchronous(64, nil), "echo")},
-		{name: "replay", what: "replay of single events ÷ a raw reader with the same settings", goal: 0.90, rounds: 5, measure: replays(1)},
-		{name: "replay-batches", what: "replay of batches of 100, events/s ÷ a raw reader of single messages", goal: 2, rounds: 5, measure: replays(100)},
-		{name: "replay-far", what: "replay through a link of 40 ms and 400 Mbit/s ÷ a raw reader whose window covers it", goal: 0.80, rounds: 5, measure: replayFar},
-		{name: "learn", what: "bulk learn, sync always, events/s ÷ acknowledged single publishes, many in flight", goal: 20, measure: bulkLearn},
-		{name: "teach-1", what: "teaches/s of 1 client, sync always ÷ those under a Nats-Msg-Id, which are stored one by one", goal: 0.95, measure: teaches(1)},
-		{name: "teach-64", what: "teaches/s of 64 clients, sync always ÷ acknowledged single publishes by 64", goal: 4, measure: teaches(64)},
-		{name: "teach-256", what: "teaches/s of 256 clients, sync always ÷ acknowledged single publishes by 256", goal: 8, measure: teaches(256)},
-		{name: "applied", what: "publish to applied on all of 16 replicas, p50 ÷ 16 raw ordered consumers", atMost: true, goal: 1.3, measure: applied},
-		{name: "ack-while-catching-up", what: "a live publish's ack p99 while four workers catch up ÷ while four raw ordered consumers do", atMost: true, goal: 1.5, rounds: 3, measure: catchUp},
-		{name: "predict-while-folding", what: "predict p99 while 50,000 events/s are folded ÷ idle", atMost: true, goal: 3, measure: predictWhileFolding},
-		{name: "categories-predict", what: "cost of a prediction at 5,000 categories ÷ at 3", atMost: true, goal: 1.5, measure: categories(false)},
-		{name: "categories-learn", what: "cost of a learn at 5,000 categories ÷ at 3", atMost: true, goal: 1.5, measure: categories(true)},
-		{name: "ready", what: "ms from the start of a worker's process to its first answer, empty log (no floor)", rounds: 3, measure: ofProcess(ready)},
-		{name: "memory", what: "MB resident of a worker's process that has answered and is idle (no floor)", rounds: 3, measure: ofProcess(idleMemory)},
+		{
+			name: "predict", what: "predictions/s, 256 in flight ÷ a micro echo of the same size",
+			goal: 0.80, measure: predictions(flood, "echo"),
+		},
+		{
+			name: "predict-bare", what: "predictions/s, 256 in flight ÷ a bare echo of the same size",
+			measure: predictions(flood, "bare"),
+		},
+		{
+			name: "predict-sync",
+			what: "predictions/s, 64 synchronous clients ÷ a micro echo of the same size", goal: 0.95,
+			measure: predictions(synchronous(64, nil), "echo"),
+		},
+		{
+			name: "replay", what: "replay of single events ÷ a raw reader with the same settings",
+			goal: 0.90, rounds: 5, measure: replays(1),
+		},
+		{
+			name: "replay-batches",
+			what: "replay of batches of 100, events/s ÷ a raw reader of single messages", goal: 2,
+			rounds: 5, measure: replays(100),
+		},
+		{
+			name: "replay-far",
+			what: "replay through a link of 40 ms and 400 Mbit/s ÷ a raw reader whose window covers it",
+			goal: 0.80, rounds: 5, measure: replayFar,
+		},
+		{
+			name: "learn",
+			what: "bulk learn, sync always, events/s ÷ acknowledged single publishes, many in flight",
+			goal: 20, measure: bulkLearn,
+		},
+		{
+			name: "teach-1",
+			what: "teaches/s of 1 client, sync always ÷ those under a Nats-Msg-Id, which are stored one by one",
+			goal: 0.95, measure: teaches(1),
+		},
+		{
+			name: "teach-64",
+			what: "teaches/s of 64 clients, sync always ÷ acknowledged single publishes by 64", goal: 4,
+			measure: teaches(64),
+		},
+		{
+			name: "teach-256",
+			what: "teaches/s of 256 clients, sync always ÷ acknowledged single publishes by 256", goal: 8,
+			measure: teaches(256),
+		},
+		{
+			name: "applied",
+			what: "publish to applied on all of 16 replicas, p50 ÷ 16 raw ordered consumers", atMost: true,
+			goal: 1.3, measure: applied,
+		},
+		{
+			name:   "ack-while-catching-up",
+			what:   "a live publish's ack p99 while four workers catch up ÷ while four raw ordered consumers do",
+			atMost: true, goal: 1.5, rounds: 3, measure: catchUp,
+		},
+		{
+			name: "predict-while-folding", what: "predict p99 while 50,000 events/s are folded ÷ idle",
+			atMost: true, goal: 3, measure: predictWhileFolding,
+		},
+		{
+			name: "categories-predict", what: "cost of a prediction at 5,000 categories ÷ at 3",
+			atMost: true, goal: 1.5, measure: categories(false),
+		},
+		{
+			name: "categories-learn", what: "cost of a learn at 5,000 categories ÷ at 3", atMost: true,
+			goal: 1.5, measure: categories(true),
+		},
+		{
+			name:   "ready",
+			what:   "ms from the start of a worker's process to its first answer, empty log (no floor)",
+			rounds: 3, measure: ofProcess(ready),
+		},
+		{
+			name: "memory",
+			what: "MB resident of a worker's process that has answered and is idle (no floor)", rounds: 3,
+			measure: ofProcess(idleMemory),
+		},
 		{name: "binary", what: "MB of the program (no floor)", rounds: 1, measure: binary},
-		{name: "allocations", what: "allocations of the model per prediction and per folded event, decoding included", atMost: true, goal: 0, rounds: 1, measure: allocations},
+		{
+			name:   "allocations",
+			what:   "allocations of the model per prediction and per folded event, decoding included",
+			atMost: true, goal: 0, rounds: 1, measure: allocations,
+		},
 	}
 }
 
@@ -102,7 +168,8 @@ func predictions(ask load, floor string) func(*bench, int) (float64, float64, er
 		}
 		ours := func() (float64, error) {
 			return ask(b.ctx, url, "penguins.predict", []byte(benchRow), b.slice, func(answer []byte) error {
-				if !bytes.HasPrefix(answer, []byte(`{"species":"Gentoo","predicted":`)) || !bytes.Contains(answer, []byte(`"receipt":"r1.`)) {
+				if !bytes.HasPrefix(answer, []byte(`{"species":"Gentoo","predicted":`)) ||
+					!bytes.Contains(answer, []byte(`"receipt":"r1.`)) {
 					return fmt.Errorf("answered %s", answer)
 				}
 				return nil
@@ -137,7 +204,10 @@ func (b *bench) echo(url string, size int) error {
 }
 
 // flood keeps 256 requests in flight on one connection.
-func flood(ctx context.Context, url, subject string, body []byte, slice time.Duration, check func([]byte) error) (float64, error) {
+func flood(
+	ctx context.Context, url, subject string, body []byte, slice time.Duration,
+	check func([]byte) error,
+) (float64, error) {
 	nc, err := nats.Connect(url)
 	if err != nil {
 		return 0, err
@@ -274,7 +344,9 @@ func (b *bench) teachable() (url string, err error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = js.CreateStream(b.ctx, jetstream.StreamConfig{Name: "RAW", Subjects: []string{"raw.learn"}, AllowDirect: true})
+	_, err = js.CreateStream(
+		b.ctx, jetstream.StreamConfig{Name: "RAW", Subjects: []string{"raw.learn"}, AllowDirect: true},
+	)
 	return url, err
 }
 
@@ -284,7 +356,13 @@ func (b *bench) fill(url string, events, batch int) (*bus.Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	log, err := bus.OpenLog(b.ctx, nc, bus.LogConfig{Model: "penguins", Genesis: func() []byte { return model.NewGenesis(model.DefaultSpec(), bus.NewID()) }})
+	log, err := bus.OpenLog(
+		b.ctx, nc,
+		bus.LogConfig{
+			Model:   "penguins",
+			Genesis: func() []byte { return model.NewGenesis(model.DefaultSpec(), bus.NewID()) },
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -370,7 +448,11 @@ func replayFar(b *bench, round int) (float64, float64, error) {
 	if _, err := b.fill(url, b.events, 1); err != nil {
 		return 0, 0, err
 	}
-	link, err := farlink.Open(farlink.Config{Target: strings.TrimPrefix(url, "nats://"), RoundTrip: 40 * time.Millisecond, BytesPerSecond: 50 << 20})
+	link, err := farlink.Open(
+		farlink.Config{
+			Target: strings.TrimPrefix(url, "nats://"), RoundTrip: 40 * time.Millisecond, BytesPerSecond: 50 << 20,
+		},
+	)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -409,7 +491,10 @@ func rawRead(ctx context.Context, url string, log *bus.Log, batch int) (float64,
 		return 0, err
 	}
 	began := time.Now()
-	consumer, err := js.CreateConsumer(ctx, "PENGUINS", jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, InactiveThreshold: time.Minute})
+	consumer, err := js.CreateConsumer(
+		ctx, "PENGUINS",
+		jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, InactiveThreshold: time.Minute},
+	)
 	if err != nil {
 		return 0, err
 	}
@@ -742,7 +827,11 @@ func categories(learn bool) func(*bench, int) (float64, float64, error) {
 					return 0, err
 				}
 				body := func(i int) []byte {
-					return fmt.Appendf(nil, `{"attributes":{"island":"i%d","bill_length_mm":46.1,"bill_depth_mm":13.2,"flipper_length_mm":211,"body_mass_g":4500,"sex":"female"},"species":"s%d"}`, i%islands, i%3)
+					return fmt.Appendf(
+						nil,
+						`{"attributes":{"island":"i%d","bill_length_mm":46.1,"bill_depth_mm":13.2,"flipper_length_mm":211,"body_mass_g":4500,"sex":"female"},"species":"s%d"}`,
+						i%islands, i%3,
+					)
 				}
 				seq := uint64(0)
 				apply := func(data []byte) {
@@ -811,7 +900,9 @@ func allocations(*bench, int) (float64, float64, error) {
 
 // ofProcess measures a worker's process; the floor is 1, so that the ratio is
 // the number.
-func ofProcess(measure func(b *bench, nc *bus.Conn, worker *exec.Cmd) (float64, error)) func(*bench, int) (float64, float64, error) {
+func ofProcess(
+	measure func(b *bench, nc *bus.Conn, worker *exec.Cmd) (float64, error),
+) func(*bench, int) (float64, float64, error) {
 	return func(b *bench, _ int) (float64, float64, error) {
 		url, err := b.server(true)
 		if err != nil {

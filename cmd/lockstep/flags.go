@@ -127,5 +127,6 @@ func loadAnySpec(name string) (*model.Spec, error) {
 }
 
 func addSpecFlag(cmd *cobra.Command, spec *string) {
-	cmd.Flags().StringVar(spec, "spec", "penguins", "the model's spec: a YAML file, or one of "+strings.Join(model.ShippedSpecs(), ", "))
+	cmd.Flags().
+		StringVar(spec, "spec", "penguins", "the model's spec: a YAML file, or one of "+strings.Join(model.ShippedSpecs(), ", "))
 }

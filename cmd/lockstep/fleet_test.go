@@ -47,7 +47,10 @@ func startWorkers(t *testing.T, url string, names ...string) []*process {
 	t.Helper()
 	var out []*process
 	for _, name := range names {
-		p, _, err := startProcess(t.TempDir(), append(os.Environ(), "HOME="+t.TempDir()), `"state":"ready"`, "lockstep", "worker", "-s", url, "--name", name)
+		p, _, err := startProcess(
+			t.TempDir(), append(os.Environ(), "HOME="+t.TempDir()), `"state":"ready"`, "lockstep", "worker", "-s",
+			url, "--name", name,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,10 +71,16 @@ func awaitFleet(t *testing.T, nc *bus.Conn, n int, seq uint64, predicted int64) 
 // many messages, and agree on what the fleet predicted.
 func awaitLearned(t *testing.T, nc *bus.Conn, n int, learned uint64, predicted int64) []fleet.Status {
 	t.Helper()
-	return await(t, nc, n, predicted, fmt.Sprint("with ", learned, " learned"), func(s *fleet.Status) bool { return s.Learned == learned })
+	return await(
+		t, nc, n, predicted, fmt.Sprint("with ", learned, " learned"),
+		func(s *fleet.Status) bool { return s.Learned == learned },
+	)
 }
 
-func await(t *testing.T, nc *bus.Conn, n int, predicted int64, what string, is func(*fleet.Status) bool) []fleet.Status {
+func await(
+	t *testing.T, nc *bus.Conn, n int, predicted int64, what string,
+	is func(*fleet.Status) bool,
+) []fleet.Status {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
@@ -117,10 +126,16 @@ func TestConcurrentTeaching(t *testing.T) {
 	}
 	began := time.Now()
 	replicas := awaitLearned(t, connectTo(t, url), workers, teaches, teaches)
-	t.Logf("%d workers agree on %d learned and %d predicted, %s after the last answer", workers, teaches, teaches, time.Since(began).Round(time.Millisecond))
+	t.Logf(
+		"%d workers agree on %d learned and %d predicted, %s after the last answer", workers, teaches, teaches,
+		time.Since(began).Round(time.Millisecond),
+	)
 	for _, s := range replicas {
 		if s.Learned != teaches || s.Digest != replicas[0].Digest || s.Rejected+s.Duplicates != 0 {
-			t.Errorf("%s learned %d, rejected %d, repeated %d, digest %s", s.Replica, s.Learned, s.Rejected, s.Duplicates, s.Digest)
+			t.Errorf(
+				"%s learned %d, rejected %d, repeated %d, digest %s", s.Replica, s.Learned, s.Rejected,
+				s.Duplicates, s.Digest,
+			)
 		}
 	}
 }
@@ -186,7 +201,10 @@ func TestWorkerWaitsForServer(t *testing.T) {
 	if err := s.Shutdown(); err != nil {
 		t.Fatal(err)
 	}
-	p, _, err := startProcess(t.TempDir(), os.Environ(), "waiting for a NATS server", "lockstep", "worker", "-s", url, "--name", "early")
+	p, _, err := startProcess(
+		t.TempDir(), os.Environ(), "waiting for a NATS server", "lockstep", "worker", "-s", url, "--name",
+		"early",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +221,10 @@ func TestWorkerWaitsForServer(t *testing.T) {
 
 // TestWorkerStopsWhileItWaits: SIGTERM ends a worker that never had a server.
 func TestWorkerStopsWhileItWaits(t *testing.T) {
-	p, _, err := startProcess(t.TempDir(), os.Environ(), "waiting for a NATS server", "lockstep", "worker", "-s", "nats://127.0.0.1:1", "--name", "early")
+	p, _, err := startProcess(
+		t.TempDir(), os.Environ(), "waiting for a NATS server", "lockstep", "worker", "-s", "nats://127.0.0.1:1",
+		"--name", "early",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,10 @@ func openHistory(cmd *cobra.Command, nc *bus.Conn, name string) (*history, error
 func openFleet(cmd *cobra.Command, nc *bus.Conn, name string) (*history, error) {
 	h, err := openHistory(cmd, nc, name)
 	if err == nil && h.Snapshots == nil {
-		err = &exitError{exitUnreachable, fmt.Errorf("no worker has kept checkpoints of %s yet: start one with lockstep worker", name)}
+		err = &exitError{
+			exitUnreachable,
+			fmt.Errorf("no worker has kept checkpoints of %s yet: start one with lockstep worker", name),
+		}
 	}
 	return h, err
 }
@@ -86,7 +89,10 @@ func (h *history) start(ctx context.Context) (*model.Model, error) {
 		return model.New(h.spec)
 	}
 	if h.base == nil {
-		return nil, fmt.Errorf("the log begins at %d, and no snapshot is pinned as what it begins with: it was not cut by lockstep compact", h.first)
+		return nil, fmt.Errorf(
+			"the log begins at %d, and no snapshot is pinned as what it begins with: it was not cut by lockstep compact",
+			h.first,
+		)
 	}
 	m, err := fleet.LoadSnapshot(ctx, h.Snapshots, h.spec, *h.base)
 	if err != nil {
@@ -96,7 +102,10 @@ func (h *history) start(ctx context.Context) (*model.Model, error) {
 }
 
 // foldTo folds the log into a model to a sequence, and shows how far it is.
-func (h *history) foldTo(cmd *cobra.Command, m *model.Model, seq uint64, show bool, seen func(*model.Model)) (fleet.Attestation, error) {
+func (h *history) foldTo(
+	cmd *cobra.Command, m *model.Model, seq uint64, show bool,
+	seen func(*model.Model),
+) (fleet.Attestation, error) {
 	if m.Seq() == seq {
 		return fleet.Attest(m), nil
 	}
@@ -128,7 +137,9 @@ func (h *history) checkpoint(ctx context.Context, snapshot bool) (uint64, error)
 // genesisSpec is the spec that a log was made with.
 func genesisSpec(genesis []byte) (*model.Spec, error) {
 	if genesis == nil {
-		return nil, errors.New("the log's first message is gone, and with it its spec: it was cut, and not by lockstep compact")
+		return nil, errors.New(
+			"the log's first message is gone, and with it its spec: it was cut, and not by lockstep compact",
+		)
 	}
 	g, err := model.ParseGenesis(genesis)
 	if err != nil {

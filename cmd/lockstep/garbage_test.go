@@ -67,8 +67,14 @@ func TestGarbage(t *testing.T) {
 			early = most
 		}
 	}
-	t.Logf("%s of garbage from %d connections: %d requests, %d never answered, %d appended to the log; answers %v", long, garbageConnections, g.sent.Load(), g.lost.Load(), g.appended.Load(), g.answers)
-	t.Logf("the worker held %d MiB at most, in the first tenth of the time %d MiB, at the end %d MiB", most>>20, early>>20, residentMemory(t, w.cmd.Process.Pid)>>20)
+	t.Logf(
+		"%s of garbage from %d connections: %d requests, %d never answered, %d appended to the log; answers %v",
+		long, garbageConnections, g.sent.Load(), g.lost.Load(), g.appended.Load(), g.answers,
+	)
+	t.Logf(
+		"the worker held %d MiB at most, in the first tenth of the time %d MiB, at the end %d MiB", most>>20,
+		early>>20, residentMemory(t, w.cmd.Process.Pid)>>20,
+	)
 	if most > garbageMemory {
 		t.Errorf("the worker held %d bytes", most)
 	}
@@ -83,7 +89,10 @@ func TestGarbage(t *testing.T) {
 		t.Fatal(fleet, err)
 	}
 	s := fleet[0]
-	t.Logf("learned %d, rejected %d, duplicates %d; %d requests dropped by the client library", s.Learned, s.Rejected, s.Duplicates, s.Dropped)
+	t.Logf(
+		"learned %d, rejected %d, duplicates %d; %d requests dropped by the client library", s.Learned,
+		s.Rejected, s.Duplicates, s.Dropped,
+	)
 	if g.lost.Load() > int64(s.Dropped) {
 		t.Errorf("%d requests were never answered, %d are known as dropped", g.lost.Load(), s.Dropped)
 	}

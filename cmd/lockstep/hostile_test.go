@@ -114,7 +114,10 @@ func hostileFleet(t *testing.T) (url, spec string) {
 			t.Fatal(err)
 		}
 	}
-	put("shop_checkpoints", "snapshot.evil", `{"seq":1,"digest":"`+"\u009b"+`x","replica":`+evil+`,"attested":[`+evil+`],"object":`+evil+`}`)
+	put(
+		"shop_checkpoints", "snapshot.evil",
+		`{"seq":1,"digest":"`+"\u009b"+`x","replica":`+evil+`,"attested":[`+evil+`],"object":`+evil+`}`,
+	)
 	put("shop_checkpoints", "snapshot.junk", hostile)
 	put("shop_checkpoints", "aside.evil", `{"seq":1,"replica":`+evil+`,"reason":`+evil+`,"object":`+evil+`}`)
 	beat := `{"replica":"evil","state":` + evil + `,"seq":1,"version":` + evil + `,"advisory":` + evil + `,"state_chain":` + evil + `,"digest":"` + "\u009b" + `"}`
@@ -161,7 +164,10 @@ func TestHostileText(t *testing.T) {
 	evil := quoted(t, hostile)
 	row := `{"city":` + evil + `,"qty":1}`
 	event := `{"attributes":` + row + `,"outcome":` + evil + `}`
-	bad := file("bad.jsonl", event+"\n"+`{"attributes":{"city":`+evil+`,"qty":`+evil+`},"outcome":`+evil+`}`+"\n"+hostile+"\n")
+	bad := file(
+		"bad.jsonl",
+		event+"\n"+`{"attributes":{"city":`+evil+`,"qty":`+evil+`},"outcome":`+evil+`}`+"\n"+hostile+"\n",
+	)
 	csv := file("bad.csv", "city,qty,outcome\nX,\"evil\x1b[2J\u202e\",\x1bb\n")
 	walked := map[string]bool{}
 	for _, args := range [][]string{
@@ -266,7 +272,8 @@ func TestHostileLogs(t *testing.T) {
 		}
 		if name == "machines" {
 			var line map[string]any
-			if err := json.Unmarshal(out.Bytes(), &line); err != nil || line["name"] != hostile || line["msg"] != hostile || line["error"] != hostile {
+			if err := json.Unmarshal(out.Bytes(), &line); err != nil || line["name"] != hostile || line["msg"] != hostile ||
+				line["error"] != hostile {
 				t.Errorf("a machine reads %q (%v), want %q", line, err, hostile)
 			}
 		}

@@ -21,7 +21,10 @@ type httpDoor struct {
 func (h *httpDoor) addFlags(cmd *cobra.Command, addr, help string) {
 	f := cmd.Flags()
 	f.StringVar(&h.addr, "http", addr, help)
-	f.StringVar(&h.token, "http-token", "", "what HTTP requests must carry as Authorization: Bearer; @FILE reads it (LOCKSTEP_HTTP_TOKEN)")
+	f.StringVar(
+		&h.token, "http-token", "",
+		"what HTTP requests must carry as Authorization: Bearer; @FILE reads it (LOCKSTEP_HTTP_TOKEN)",
+	)
 	f.StringVar(&h.cert, "http-tlscert", "", "the HTTP door's certificate, PEM")
 	f.StringVar(&h.key, "http-tlskey", "", "and its key")
 	f.DurationVar(&h.drainDelay, "drain-delay", 0,

@@ -377,7 +377,8 @@ func (l *learner) report(cmd *cobra.Command, err error, asJSON bool) error {
 	if err != nil {
 		err = l.failure(err)
 	} else if good := l.rows - counts.Refused; l.total < 0 && good > l.spec.DedupWindow {
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d events came, and the model remembers the last %d ids (dedup.window): a second run would learn the earlier ones twice\n", good, l.spec.DedupWindow)
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d events came, and the model remembers the last %d ids (dedup.window): "+
+			"a second run would learn the earlier ones twice\n", good, l.spec.DedupWindow)
 	}
 	if asJSON {
 		out := struct {
@@ -411,15 +412,28 @@ func (l *learner) failure(err error) error {
 		said = append(said, fmt.Sprintf("%d events are not (%s)", t.lost.events(), t.lost))
 	}
 	if len(t.unsure) > 0 {
-		said = append(said, fmt.Sprintf("of %d events no acknowledgement came, and they may be stored (%s)", t.unsure.events(), t.unsure))
+		said = append(
+			said,
+			fmt.Sprintf("of %d events no acknowledgement came, and they may be stored (%s)", t.unsure.events(), t.unsure),
+		)
 	}
 	said = append(said, fmt.Sprintf("nothing after line %d was sent", max(t.sentTo, 1)))
 	switch {
 	case l.total < 0:
 	case l.total <= l.spec.DedupWindow:
-		said = append(said, fmt.Sprintf("run the same command again: what is stored is not learned twice, if fewer than %d events (dedup.window) are learned in all until then", l.spec.DedupWindow))
+		said = append(
+			said,
+			fmt.Sprintf(
+				"run the same command again: what is stored is not learned twice, if fewer than %d events (dedup.window) are "+
+					"learned in all until then",
+				l.spec.DedupWindow,
+			),
+		)
 	default:
-		said = append(said, "run the same command again: it looks up what is stored, and either goes on from there or says why it cannot")
+		said = append(
+			said,
+			"run the same command again: it looks up what is stored, and either goes on from there or says why it cannot",
+		)
 	}
 	return fmt.Errorf("%w; %s", err, strings.Join(said, "; "))
 }

@@ -51,7 +51,9 @@ A worker makes what is not there if it may. With the rights of the role worker
 	}
 	o.addFlags(cmd)
 	addSpecFlag(cmd, &o.spec)
-	cmd.Flags().IntVar(&o.replicas, "replicas", 0, "JetStream replicas of the streams: 3 in a cluster (default: as they are, 1 of what is made)")
+	cmd.Flags().
+		IntVar(&o.replicas, "replicas", 0, "JetStream replicas of the streams: 3 in a cluster (default: as they are, 1 "+
+			"of what is made)")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "show what differs, and change nothing")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the plan as JSON")
 	return cmd
@@ -124,7 +126,11 @@ func sameContract(ctx context.Context, nc *bus.Conn, s *model.Spec, anew bool) e
 	}
 	contract := s.Contract()
 	if own := hex.EncodeToString(contract[:]); g.Contract != own {
-		return fmt.Errorf("%w: %s was made with %.16s, this spec is %.16s; give the spec that the log was made with, or the new model a name of its own; nothing was changed", replica.ErrContract, bus.StreamName(s.Name), g.Contract, own)
+		return fmt.Errorf(
+			"%w: %s was made with %.16s, this spec is %.16s; give the spec that the log was made with, or the new model a "+
+				"name of its own; nothing was changed",
+			replica.ErrContract, bus.StreamName(s.Name), g.Contract, own,
+		)
 	}
 	return nil
 }

@@ -111,16 +111,24 @@ func TestInit(t *testing.T) {
 	alter(t, js, "PENGUINS", func(c *jetstream.StreamConfig) {
 		c.MaxBytes, c.Discard, c.AllowRollup = 1<<20, jetstream.DiscardOld, true
 	})
-	alter(t, js, "KV_penguins_checkpoints", func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour; c.Duplicates = time.Minute })
+	alter(
+		t, js, "KV_penguins_checkpoints",
+		func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour; c.Duplicates = time.Minute },
+	)
 	plans, _, err = planned(t, "-s", url, "--dry-run")
-	if got := strings.Join(settings(plans["PENGUINS"]), " "); err != nil || got != "allow_rollup_hdrs discard max_bytes" {
+	if got := strings.Join(settings(plans["PENGUINS"]), " "); err != nil ||
+		got != "allow_rollup_hdrs discard max_bytes" {
 		t.Errorf("the log differs in %s: %v", got, err)
 	}
 	lockstep(t, "init", "-s", url)
-	if plans, _, _ = planned(t, "-s", url, "--dry-run"); slices.ContainsFunc([]string{"PENGUINS", "KV_penguins_checkpoints"}, func(s string) bool { return !plans[s].Nothing() }) {
+	if plans, _, _ = planned(t, "-s", url, "--dry-run"); slices.ContainsFunc(
+		[]string{"PENGUINS", "KV_penguins_checkpoints"},
+		func(s string) bool { return !plans[s].Nothing() },
+	) {
 		t.Errorf("it is not mended: %v", plans)
 	}
-	if got, err := js.Stream(ctx, "PENGUINS"); err != nil || !slices.Contains(got.CachedInfo().Config.Subjects, "penguins.learn") {
+	if got, err := js.Stream(ctx, "PENGUINS"); err != nil ||
+		!slices.Contains(got.CachedInfo().Config.Subjects, "penguins.learn") {
 		t.Errorf("the log lost a subject: %v", err)
 	}
 
@@ -141,7 +149,9 @@ func TestInit(t *testing.T) {
 	if info, err := js.Stream(ctx, "PENGUINS"); err != nil || info.CachedInfo().Config.MaxBytes != 1<<20 {
 		t.Errorf("something was changed all the same: %v", err)
 	}
-	if out, err := tryLockstep(t, "init", "-s", url); err == nil || !strings.Contains(out, "max_msgs_per_subject: unlimited → 1") || !strings.Contains(out, "left alone: that would delete messages") {
+	if out, err := tryLockstep(t, "init", "-s", url); err == nil ||
+		!strings.Contains(out, "max_msgs_per_subject: unlimited → 1") ||
+		!strings.Contains(out, "left alone: that would delete messages") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	// Another spec under the same name would mean something else by the same events.
@@ -186,7 +196,8 @@ func TestInitMakesAClusterSafer(t *testing.T) {
 	if info := s.CachedInfo(); info.Config.Replicas != 3 || info.State.LastSeq != 11 {
 		t.Errorf("%d replicas, %d messages", info.Config.Replicas, info.State.LastSeq)
 	}
-	if out, err := tryLockstep(t, "init", "-s", url, "--replicas", "1"); err == nil || !strings.Contains(out, "fewer servers would have what is stored") {
+	if out, err := tryLockstep(t, "init", "-s", url, "--replicas", "1"); err == nil ||
+		!strings.Contains(out, "fewer servers would have what is stored") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -105,7 +105,9 @@ func (k *keyring) creds(users []user) error {
 	}
 	serving := jwt.NewAccountClaims(public(account))
 	serving.Name = "lockstep"
-	serving.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit}
+	serving.Limits.JetStreamLimits = jwt.JetStreamLimits{
+		MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit,
+	}
 	signers := map[string]nkeys.KeyPair{}
 	for _, r := range k.roles {
 		signer, err := k.pair("issuer.role."+r.Name+".nk", nkeys.PrefixByteAccount)
@@ -134,8 +136,11 @@ func (k *keyring) creds(users []user) error {
 			return err
 		}
 	}
-	return k.write("users.conf", fmt.Sprintf("operator: %s\nsystem_account: %s\nresolver: MEMORY\nresolver_preload: {\n  %s: %s\n  %s: %s\n}\n",
-		words[self], public(system), public(account), words[serving], public(system), words[watching]))
+	return k.write(
+		"users.conf",
+		fmt.Sprintf("operator: %s\nsystem_account: %s\nresolver: MEMORY\nresolver_preload: {\n  %s: %s\n  %s: %s\n}\n",
+			words[self], public(system), public(account), words[serving], public(system), words[watching]),
+	)
 }
 
 // credsOf signs a user.
@@ -159,7 +164,10 @@ func (k *keyring) credsOf(u user, account string, signer nkeys.KeyPair) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(k.write(u.name+".creds", string(file)), k.context(u.name, map[string]string{"creds": k.local(u.name + ".creds")}))
+	return errors.Join(
+		k.write(u.name+".creds", string(file)),
+		k.context(u.name, map[string]string{"creds": k.local(u.name + ".creds")}),
+	)
 }
 
 func public(pair nkeys.KeyPair) string {
@@ -183,7 +191,10 @@ func userBlock(key, id string, u user) string {
 		}
 		return "[\n" + text + "      ]"
 	}
-	return fmt.Sprintf("    # %s, a %s: may %s\n    { %s: %q, permissions: {\n      publish: %s\n      subscribe: %s\n    } }\n", u.name, u.role.Name, u.role.May, key, id, list(u.role.Publish), list(u.subscribe()))
+	return fmt.Sprintf(
+		"    # %s, a %s: may %s\n    { %s: %q, permissions: {\n      publish: %s\n      subscribe: %s\n    } }\n",
+		u.name, u.role.Name, u.role.May, key, id, list(u.role.Publish), list(u.subscribe()),
+	)
 }
 
 // servers makes the authority, the servers' certificate, and the blocks that
@@ -199,7 +210,10 @@ func (k *keyring) servers(clients string) error {
 		return err
 	}
 	block := func(more string) string {
-		return fmt.Sprintf("tls {\n  cert_file: %q\n  key_file: %q\n  ca_file: %q\n  timeout: 5\n  %s\n}\n", path.Join(k.at, "server.pem"), path.Join(k.at, "server-key.pem"), path.Join(k.at, "ca.pem"), more)
+		return fmt.Sprintf(
+			"tls {\n  cert_file: %q\n  key_file: %q\n  ca_file: %q\n  timeout: 5\n  %s\n}\n",
+			path.Join(k.at, "server.pem"), path.Join(k.at, "server-key.pem"), path.Join(k.at, "ca.pem"), more,
+		)
 	}
 	return errors.Join(k.write("tls.conf", block(clients)), k.write("routes.conf", block("verify: true")))
 }
@@ -249,7 +263,10 @@ func template(name string, years int) *x509.Certificate {
 	if err != nil {
 		panic(err) // the system has no random numbers
 	}
-	return &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(years, 0, 0)}
+	return &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().AddDate(years, 0, 0),
+	}
 }
 
 func (k *keyring) sign(file string, t *x509.Certificate, key *ecdsa.PrivateKey) error {

@@ -77,7 +77,9 @@ func startBroker(t *testing.T, store, port string) (*process, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, groups, err := startProcess(t.TempDir(), append(os.Environ(), brokerEnv+"="+port+":"+store), `^port (\d+)\.`, self)
+	p, groups, err := startProcess(
+		t.TempDir(), append(os.Environ(), brokerEnv+"="+port+":"+store), `^port (\d+)\.`, self,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +209,9 @@ func (p *pupils) event(ctx context.Context, nc *bus.Conn, i int) error {
 }
 
 // ask asks until there is an answer that no retry would change.
-func (p *pupils) ask(ctx context.Context, nc *bus.Conn, subject string, data []byte, header nats.Header, into any) error {
+func (p *pupils) ask(
+	ctx context.Context, nc *bus.Conn, subject string, data []byte, header nats.Header, into any,
+) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
@@ -265,7 +269,10 @@ func (p *pupils) wait(t *testing.T) {
 			repeats++
 		}
 	}
-	t.Logf("%d teaches (%d of them as repeats) and %d predictions answered; failed attempts before that: %v", len(p.answers), repeats, len(p.foretold), p.failures)
+	t.Logf(
+		"%d teaches (%d of them as repeats) and %d predictions answered; failed attempts before that: %v",
+		len(p.answers), repeats, len(p.foretold), p.failures,
+	)
 	for _, err := range p.broken {
 		t.Error(err)
 	}
@@ -281,7 +288,10 @@ func (p *pupils) audit(t *testing.T, url string, workers int) {
 	nc := connectTo(t, url)
 	m, first := p.fold(t, nc)
 	if int(m.Learned()) != len(p.answers) || m.Rejected() != 0 {
-		t.Errorf("the log has %d learned and %d rejected events, %d teaches were answered", m.Learned(), m.Rejected(), len(p.answers))
+		t.Errorf(
+			"the log has %d learned and %d rejected events, %d teaches were answered", m.Learned(), m.Rejected(),
+			len(p.answers),
+		)
 	}
 	for _, id := range slices.Sorted(maps.Keys(p.answers)) {
 		if told, ok := first[id]; !ok || !told.same(p.answers[id]) {
@@ -304,14 +314,20 @@ func (p *pupils) audit(t *testing.T, url string, workers int) {
 		}
 	}
 	p.awaitDigest(t, nc, workers, m)
-	t.Logf("%d workers agree with the log: %d messages, %d learned, %d repeats", workers, m.Seq(), m.Learned(), m.Duplicates())
+	t.Logf(
+		"%d workers agree with the log: %d messages, %d learned, %d repeats", workers, m.Seq(), m.Learned(),
+		m.Duplicates(),
+	)
 }
 
 var errEnd = errors.New("the end")
 
 // asFolded is a message of the log as a replica folds it.
 func asFolded(msg *bus.Message) model.Message {
-	return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, "penguins."), ID: msg.ID, Data: msg.Data, Time: msg.Time.UnixNano()}
+	return model.Message{
+		Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, "penguins."), ID: msg.ID,
+		Data: msg.Data, Time: msg.Time.UnixNano(),
+	}
 }
 
 // fold folds the log, and checks each prediction at its sequence. It returns
@@ -349,7 +365,10 @@ func (p *pupils) fold(t *testing.T, nc *bus.Conn) (*model.Model, map[string]less
 			if _, twice := first[msg.ID]; twice {
 				t.Errorf("%s is learned twice, again at %d", msg.ID, msg.Seq)
 			}
-			first[msg.ID] = lessonAnswer{Seq: msg.Seq, Learned: o.Answer.Learned, Status: fmt.Sprintf("learned %s. Initially predicted %s", o.Answer.Label, predicted)}
+			first[msg.ID] = lessonAnswer{
+				Seq: msg.Seq, Learned: o.Answer.Learned,
+				Status: fmt.Sprintf("learned %s. Initially predicted %s", o.Answer.Label, predicted),
+			}
 		}
 		for _, f := range due[msg.Seq] {
 			row, err := decoder.Attributes(f.row)
@@ -391,7 +410,10 @@ func (p *pupils) awaitDigest(t *testing.T, nc *bus.Conn, workers int, m *model.M
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the fleet is not %d workers at %d with %d learned, digest %x: %v %+v", workers, m.Seq(), m.Learned(), want, err, fleet)
+			t.Fatalf(
+				"the fleet is not %d workers at %d with %d learned, digest %x: %v %+v", workers, m.Seq(),
+				m.Learned(), want, err, fleet,
+			)
 		}
 	}
 }

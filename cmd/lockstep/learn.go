@@ -60,10 +60,16 @@ A pipe that stays open is stored every second. SIGTERM stores what was read.`,
 	o.addModelFlags(cmd)
 	addRowsFlags(cmd, &o.rows)
 	f := cmd.Flags()
-	f.StringVar(&o.spec, "spec", "", "check events by this spec, for a user who may not read the log: a YAML file, or one of "+
-		strings.Join(model.ShippedSpecs(), ", "))
+	f.StringVar(
+		&o.spec, "spec", "",
+		"check events by this spec, for a user who may not read the log: a YAML file, or one of "+
+			strings.Join(model.ShippedSpecs(), ", "),
+	)
 	f.IntVar(&o.batch, "batch", 100, "the most events in a message")
-	f.BoolVar(&o.force, "force", false, "do not look whether a part of the file is in the log: what the model no longer remembers is learned twice")
+	f.BoolVar(
+		&o.force, "force", false,
+		"do not look whether a part of the file is in the log: what the model no longer remembers is learned twice",
+	)
 	f.BoolVar(&o.json, "json", false, "print the counts as JSON")
 	return cmd
 }
@@ -79,7 +85,10 @@ func oneFile(cmd *cobra.Command, args []string) error {
 // addRowsFlags adds what says how a file is read.
 func addRowsFlags(cmd *cobra.Command, o *rows.Options) {
 	f := cmd.Flags()
-	f.StringVar(&o.Format, "format", "", "csv, jsonl, or json for an array or rows over several lines (by the file's name and first line)")
+	f.StringVar(
+		&o.Format, "format", "",
+		"csv, jsonl, or json for an array or rows over several lines (by the file's name and first line)",
+	)
 	f.StringVar(&o.Encoding, "encoding", "", "of the file: "+strings.Join(rows.Encodings, ", "))
 	f.StringSliceVar(&o.NA, "na", nil, "texts of a CSV file that mean null, as NA,N/A,null; the empty one does always")
 	f.StringVar(&o.Decimal, "decimal", "", "what stands before a CSV file's decimals: . or ,")
@@ -120,7 +129,10 @@ func (o *learnOptions) run(cmd *cobra.Command, name string) error {
 		return err
 	}
 	defer f.Close()
-	l := &learner{target: target, batch: o.batch, errOut: cmd.ErrOrStderr(), names: newNames(name, target.spec), total: total}
+	l := &learner{
+		target: target, batch: o.batch, errOut: cmd.ErrOrStderr(), names: newNames(name, target.spec),
+		total: total,
+	}
 	bar := progress(cmd, "learning", int64(total), !o.json)
 	err = l.run(ctx, f.Reader, func() { bar.Set(l.rows) })
 	bar.Finish()
@@ -196,7 +208,11 @@ func (o *learnOptions) unread(cmd *cobra.Command, nc *bus.Conn, s *model.Spec) (
 	contract := s.Contract()
 	switch {
 	case err != nil:
-		fmt.Fprintf(cmd.ErrOrStderr(), "The log may not be read, and no worker says what contract it has (%v): it is taken to be that of --spec.\n", err)
+		fmt.Fprintf(
+			cmd.ErrOrStderr(),
+			"The log may not be read, and no worker says what contract it has (%v): it is taken to be that of --spec.\n",
+			err,
+		)
 	case status.Contract != fmt.Sprintf("%x", contract):
 		var theirs [32]byte
 		fmt.Sscanf(status.Contract, "%x", &theirs)
@@ -308,7 +324,9 @@ func (o *learnOptions) survey(cmd *cobra.Command, file *rowsFile, t *target) (to
 // be learned only once.
 func (o *learnOptions) lookUp(cmd *cobra.Command, name string, total int, ids [][]byte, t *target) error {
 	window := t.spec.DedupWindow
-	long := fmt.Sprintf("%s has %d rows, and the model remembers the last %d ids (dedup.window)", rows.Show(name), total, window)
+	long := fmt.Sprintf(
+		"%s has %d rows, and the model remembers the last %d ids (dedup.window)", rows.Show(name), total, window,
+	)
 	if t.history == nil {
 		return usage("%s. Whether a part of it is in the log, this user may not look, and it would be learned twice: "+
 			"nothing was stored; --force learns it all the same", long)
@@ -319,15 +337,25 @@ func (o *learnOptions) lookUp(cmd *cobra.Command, name string, total int, ids []
 		return err
 	}
 	if t.history.first > 1 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "The log begins at sequence %d: what came before was cut, and is not looked at.\n", t.history.first)
+		fmt.Fprintf(
+			cmd.ErrOrStderr(), "The log begins at sequence %d: what came before was cut, and is not looked at.\n",
+			t.history.first,
+		)
 	}
 	switch first := found[0]; {
 	case first.seq > 0 && first.since > window:
-		return usage("%s. Its first row is in the log already, at sequence %d, and %d events came since, so that rows would be learned twice: "+
-			"nothing was stored. Put the rows that are new into a file of their own, or learn all again with --force", long, first.seq, first.since)
+		return usage(
+			"%s. Its first row is in the log already, at sequence %d, and %d events came since, so that rows would be "+
+				"learned twice: "+
+				"nothing was stored. Put the rows that are new into a file of their own, or learn all again with --force",
+			long, first.seq, first.since,
+		)
 	case first.seq == 0 && len(found) > 1 && found[1].seq > 0:
-		return usage("%s. Its last row is in the log already, at sequence %d, and its first is not, so that rows may be learned twice: "+
-			"nothing was stored. Put the rows that are new into a file of their own, or learn all again with --force", long, found[1].seq)
+		return usage(
+			"%s. Its last row is in the log already, at sequence %d, and its first is not, so that rows may be learned twice: "+
+				"nothing was stored. Put the rows that are new into a file of their own, or learn all again with --force",
+			long, found[1].seq,
+		)
 	}
 	return nil // it is new, or its ids are remembered from the first row on
 }

@@ -160,7 +160,8 @@ func TestLearnIsStopped(t *testing.T) {
 	}()
 	out, errOut, err := s.learn(ctx, nil, file, "--batch", "10")
 	_, events := s.stored()
-	if want := fmt.Sprintf("%d events are stored (lines 2 to %d)", len(events), len(events)+1); err == nil || !strings.Contains(errOut, want) {
+	if want := fmt.Sprintf("%d events are stored (lines 2 to %d)", len(events), len(events)+1); err == nil ||
+		!strings.Contains(errOut, want) {
 		t.Errorf("%v, want %s\n%s%s", err, want, out, errOut)
 	}
 	if strings.Count(errOut, "stopped") != 1 {
@@ -215,10 +216,23 @@ func TestLearnTwice(t *testing.T) {
 	bad := "c,x,o\n"
 	const rest = "city,qty,outcome\n"
 	expect("the beginning", learn(csvRows(0, 60)), 60, "60 stored", "exit 0")
-	expect("a file that grew past the window", learn(csvRows(0, 250)), 310, "250 stored, 0 refused, 0 already there\n", "a.csv has 250 rows", "last 100 ids", "exit 0")
-	expect("the same again", learn(csvRows(0, 250)), 310, "Its first row is in the log already, at sequence 2, and 310 events came since", "nothing was stored", "exit 2")
-	expect("with bad rows around it", learn(rest+bad+strings.TrimPrefix(csvRows(0, 250), rest)+bad), 310, "first row is in the log", "exit 2")
-	expect("with another beginning", learn(strings.Replace(csvRows(0, 250), "c0,0,o", "new,0,o", 1)), 310, "Its last row is in the log already, at sequence 5", "exit 2")
+	expect(
+		"a file that grew past the window", learn(csvRows(0, 250)), 310,
+		"250 stored, 0 refused, 0 already there\n", "a.csv has 250 rows", "last 100 ids", "exit 0",
+	)
+	expect(
+		"the same again", learn(csvRows(0, 250)), 310,
+		"Its first row is in the log already, at sequence 2, and 310 events came since", "nothing was stored",
+		"exit 2",
+	)
+	expect(
+		"with bad rows around it", learn(rest+bad+strings.TrimPrefix(csvRows(0, 250), rest)+bad), 310,
+		"first row is in the log", "exit 2",
+	)
+	expect(
+		"with another beginning", learn(strings.Replace(csvRows(0, 250), "c0,0,o", "new,0,o", 1)), 310,
+		"Its last row is in the log already, at sequence 5", "exit 2",
+	)
 	// JetStream itself remembers messages for two minutes.
 	expect("all of it again", learn(csvRows(0, 250), "--force"), 310, "250 already there", "exit 0")
 	expect("a short one", learn(csvRows(900, 950)), 360, "50 stored", "exit 0")
@@ -275,7 +289,9 @@ func TestLearnIntoAFullLog(t *testing.T) {
 	limit(-1)
 	sizes, _ := s.stored()
 	if len(sizes) != 7 || !errors.Is(err, bus.ErrFull) || out != "70 stored, 0 refused, 0 already there\n" ||
-		!strings.Contains(errOut, "; 70 events are stored (lines 2 to 71); ") || !strings.Contains(errOut, " events are not (lines 72 to ") ||
+		!strings.Contains(
+			errOut, "; 70 events are stored (lines 2 to 71); ",
+		) || !strings.Contains(errOut, " events are not (lines 72 to ") ||
 		strings.Count(errOut, "no room left") != 1 {
 		t.Errorf("the log has %d messages: %v\n%s%s", len(sizes), err, out, errOut)
 	}

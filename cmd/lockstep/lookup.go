@@ -19,7 +19,10 @@ type sighting struct {
 // find reads the whole log for events by their own ids.
 func (h *history) find(cmd *cobra.Command, ids [][]byte, show bool) ([]sighting, error) {
 	ctx := cmd.Context()
-	f := finder{decoder: model.NewDecoder(h.spec), subject: h.name + "." + model.SubjectLearn, ids: ids, found: make([]sighting, len(ids))}
+	f := finder{
+		decoder: model.NewDecoder(h.spec), subject: h.name + "." + model.SubjectLearn, ids: ids,
+		found: make([]sighting, len(ids)),
+	}
 	from := bus.Position{Check: func(*bus.Message) bool { return true }}
 	if h.first > 1 { // a tail begins behind a message that is there
 		msg, err := h.log.Message(ctx, h.first)
@@ -64,7 +67,8 @@ func (f *finder) look(msg *bus.Message) {
 	for i, id := range f.ids {
 		// Decoding takes much longer than looking for the bytes, which are in
 		// the message as they are: ids of strangers may be escaped there.
-		wanted = wanted || f.found[i].seq > 0 || bytes.Contains(msg.Data, id) || bytes.IndexByte(id, '"') >= 0 || bytes.IndexByte(id, '\\') >= 0
+		wanted = wanted || f.found[i].seq > 0 || bytes.Contains(msg.Data, id) || bytes.IndexByte(id, '"') >= 0 ||
+			bytes.IndexByte(id, '\\') >= 0
 	}
 	if !wanted {
 		return

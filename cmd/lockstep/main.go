@@ -97,7 +97,11 @@ wrong, 3 no server, log or worker could be reached.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w\nsee: %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(demoCommand(), workerCommand(), predictCommand(), teachCommand(), learnCommand(), statusCommand(), replayCommand(), verifyCommand(), snapshotCommand(), compactCommand(), benchCommand(), initCommand(), rolesCommand(), doctorCommand(), versionCommand())
+	root.AddCommand(
+		demoCommand(), workerCommand(), predictCommand(), teachCommand(), learnCommand(), statusCommand(),
+		replayCommand(), verifyCommand(), snapshotCommand(), compactCommand(), benchCommand(), initCommand(),
+		rolesCommand(), doctorCommand(), versionCommand(),
+	)
 	root.AddCommand(topCommand(), tailCommand(), healthCommand(), manualCommand())
 	finishBuiltins(root)
 	checkArgs(root)

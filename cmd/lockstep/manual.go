@@ -23,7 +23,11 @@ The date in them is SOURCE_DATE_EPOCH, if that is set, or today.`,
 				return err
 			}
 			cmd.Root().DisableAutoGenTag = true
-			return doc.GenManTree(cmd.Root(), &doc.GenManHeader{Title: "LOCKSTEP", Section: "1", Source: "lockstep " + programVersion(), Manual: "Lockstep"}, args[0])
+			return doc.GenManTree(
+				cmd.Root(),
+				&doc.GenManHeader{Title: "LOCKSTEP", Section: "1", Source: "lockstep " + programVersion(), Manual: "Lockstep"},
+				args[0],
+			)
 		},
 	}
 }
@@ -48,7 +52,10 @@ func finishBuiltins(root *cobra.Command) {
 func knownCommand(help *cobra.Command, args []string) error {
 	_, rest, err := help.Root().Find(args)
 	if err != nil || len(rest) > 0 {
-		return fmt.Errorf("there is no command %q, and so no help for it", strings.Join(append([]string{help.Root().Name()}, args...), " "))
+		return fmt.Errorf(
+			"there is no command %q, and so no help for it",
+			strings.Join(append([]string{help.Root().Name()}, args...), " "),
+		)
 	}
 	return nil
 }

@@ -112,7 +112,8 @@ func walkGo(t *testing.T, visit func(path, source string)) {
 // none does.
 func TestPagesCommands(t *testing.T) {
 	run, listed := commandsRun(t), commandsNotRun(t)
-	recipes := regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*)[^:\n]*:(?:[^=]|$)`).FindAllStringSubmatch(readFile(t, "../../Justfile"), -1)
+	recipes := regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*)[^:\n]*:(?:[^=]|$)`).
+		FindAllStringSubmatch(readFile(t, "../../Justfile"), -1)
 	texts := readPages(t)
 	t.Chdir(t.TempDir())            // a flag without its value takes --help for it, and the command runs
 	for page, text := range texts { // order: each page is looked at by itself

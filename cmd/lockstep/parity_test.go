@@ -35,21 +35,27 @@ var differences = []struct {
 		says: "A body that is no JSON gets the same 422 `json_invalid`; the position and `ctx.error` are in our words.",
 		peer: 422, ours: 422, same: forgetSyntax,
 		shown: []call{
-			{body: `{`}, {body: `x`}, {body: `  `}, {body: `{"a":1,}`}, {body: `{"a" 1}`}, {body: `{'a':1}`}, {body: `{"a":01}`}, {body: `{"a":tru}`}, {body: "{\"a\":\"\n\"}"},
+			{
+				body: `{`,
+			}, {body: `x`}, {body: `  `}, {body: `{"a":1,}`}, {body: `{"a" 1}`}, {body: `{'a':1}`}, {body: `{"a":01}`}, {body: `{"a":tru}`}, {body: "{\"a\":\"\n\"}"},
 			{body: `{"a":"\q"}`}, {body: `{"a":"x`}, {body: `{} {}`}, {path: "/learn", body: `{"attributes":`},
 		},
 	}, {
 		says: "`NaN`, `Infinity` and numbers that overflow, as such or as texts, are refused with 422; there they are taken, and learning one spoils the model for good.",
 		peer: 200, ours: 422,
 		shown: []call{
-			{body: peerRow("body_mass_g", "NaN")}, {body: peerRow("body_mass_g", "-Infinity")}, {body: peerRow("body_mass_g", "1e999")}, {body: peerRow("body_mass_g", `"nan"`)},
+			{
+				body: peerRow("body_mass_g", "NaN"),
+			}, {body: peerRow("body_mass_g", "-Infinity")}, {body: peerRow("body_mass_g", "1e999")}, {body: peerRow("body_mass_g", `"nan"`)},
 			{body: peerRow("body_mass_g", `"-Infinity"`)},
 		},
 	}, {
 		says: "Numbers and texts out of the spec's bounds are refused with 422 (`greater_than_equal`, `less_than_equal`, `string_too_long`); there they are taken, and learning a negative one breaks the model.",
 		peer: 200, ours: 422,
 		shown: []call{
-			{body: peerRow("body_mass_g", "-1")}, {body: peerRow("bill_length_mm", "1e6")}, {body: peerRow("bill_length_mm", `"-5"`)}, {body: peerRow("island", `"`+strings.Repeat("x", 65)+`"`)},
+			{
+				body: peerRow("body_mass_g", "-1"),
+			}, {body: peerRow("bill_length_mm", "1e6")}, {body: peerRow("bill_length_mm", `"-5"`)}, {body: peerRow("island", `"`+strings.Repeat("x", 65)+`"`)},
 		},
 	}, {
 		says:  "A key given twice is refused with 422 (`duplicate_key`); there the last one counts.",
@@ -64,20 +70,31 @@ var differences = []struct {
 		says:  "A byte order mark, UTF-16 and UTF-32 are refused with 422; there they are taken.",
 		shown: []call{{body: "\ufeff" + peerRow("", "")}}, peer: 200, ours: 422,
 	}, {
-		says:  "More than 32 arrays and objects in each other, or 256 keys in one, are refused with 422.",
-		shown: []call{{body: `{"a":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "," + peerRow("", "")[1:]}}, peer: 200, ours: 422,
+		says: "More than 32 arrays and objects in each other, or 256 keys in one, are refused with 422.",
+		shown: []call{
+			{body: `{"a":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "," + peerRow("", "")[1:]},
+		}, peer: 200, ours: 422,
 	}, {
-		says:  "An array is a batch; there it is refused with 422.",
-		shown: []call{{body: "[" + peerRow("", "") + "]"}, {path: "/learn", body: "[" + peerEvent(peerRow("", ""), `"Adelie"`) + "]"}}, peer: 422, ours: 200,
+		says: "An array is a batch; there it is refused with 422.",
+		shown: []call{
+			{body: "[" + peerRow("", "") + "]"},
+			{path: "/learn", body: "[" + peerEvent(peerRow("", ""), `"Adelie"`) + "]"},
+		}, peer: 422, ours: 200,
 	}, {
-		says:  "A body that is declared as something else than JSON gets a 415 that says so; there a 422 that calls it a text.",
-		shown: []call{{body: peerRow("", ""), kind: "text/plain"}, {body: peerRow("", ""), kind: "application/x-www-form-urlencoded"}}, peer: 422, ours: 415,
+		says: "A body that is declared as something else than JSON gets a 415 that says so; there a 422 that calls it a text.",
+		shown: []call{
+			{body: peerRow("", ""), kind: "text/plain"},
+			{body: peerRow("", ""), kind: "application/x-www-form-urlencoded"},
+		}, peer: 422, ours: 415,
 	}, {
 		says:  "JSON lines are taken; there they are a text too.",
 		shown: []call{{body: peerRow("", ""), kind: "application/x-ndjson"}}, peer: 422, ours: 200,
 	}, {
-		says:  "A body has at most 8 MiB, a row about 64 KiB; more gets a 413.",
-		shown: []call{{body: strings.Repeat(" ", 9<<20) + peerRow("", "")}, {body: peerRow("", "") + strings.Repeat(" ", 100<<10)}}, peer: 200, ours: 413,
+		says: "A body has at most 8 MiB, a row about 64 KiB; more gets a 413.",
+		shown: []call{
+			{body: strings.Repeat(" ", 9<<20) + peerRow("", "")},
+			{body: peerRow("", "") + strings.Repeat(" ", 100<<10)},
+		}, peer: 200, ours: 413,
 	}, {
 		says:  "A path with a slash at its end is not found (404); there it is redirected.",
 		shown: []call{{path: "/predict/", body: peerRow("", "")}}, peer: 307, ours: 404,
@@ -85,30 +102,59 @@ var differences = []struct {
 		says:  "A wrong value of more than 4 KiB is shown as its first 1 KiB, with … at its end.",
 		shown: []call{{body: peerRow("body_mass_g", `"`+strings.Repeat("x", 5000)+`"`)}}, peer: 422, ours: 422,
 	}, {
-		says:  "Requests that a browser sends for a page of another site, or to a name that is not this machine's, are refused (403, 421).",
-		shown: []call{{body: peerRow("", ""), header: [2]string{"Origin", "http://elsewhere.example"}}}, peer: 200, ours: 403,
+		says: "Requests that a browser sends for a page of another site, or to a name that is not this machine's, are " +
+			"refused (403, 421).",
+		shown: []call{
+			{body: peerRow("", ""), header: [2]string{"Origin", "http://elsewhere.example"}},
+		}, peer: 200, ours: 403,
 	},
 }
 
 // alike is refused by both with the same words.
 var alike = []call{
-	{body: ``}, {body: `null`}, {body: `"x"`}, {body: `5`}, {body: `true`}, {body: `{}`}, {body: `{"a":1}`}, {body: `{"island":"x"}`},
-	{body: peerRow("island", "1")}, {body: peerRow("island", "null")}, {body: peerRow("island", `["x"]`)}, {body: peerRow("island", "")}, {body: peerRow("sex", "")},
-	{body: peerRow("sex", "true")}, {body: peerRow("sex", "{}")}, {body: peerRow("body_mass_g", `"abc"`)}, {body: peerRow("body_mass_g", `""`)}, {body: peerRow("body_mass_g", `"1__0"`)},
-	{body: peerRow("body_mass_g", `"0x10"`)}, {body: peerRow("body_mass_g", `"1,5"`)}, {body: peerRow("body_mass_g", `"٣"`)}, {body: peerRow("body_mass_g", "[]")},
-	{body: peerRow("body_mass_g", `{"a":[1,"ü",null]}`)}, {body: peerRow("body_mass_g", "")}, {body: `{"island":1,"sex":2,"bill_length_mm":"x","body_mass_g":[]}`},
-	{body: `{"sex":"x","Island":"x"}`}, {path: "/learn", body: ``}, {path: "/learn", body: `{}`}, {path: "/learn", body: `null`},
-	{path: "/learn", body: peerEvent("null", "null")}, {path: "/learn", body: peerEvent("[1]", "1")}, {path: "/learn", body: peerEvent("{}", `"Adelie"`)},
-	{path: "/learn", body: `{"species":1,"attributes":{"sex":5}}`}, {path: "/learn", body: `{"species":"Adelie"}`}, {path: "/learn", body: `{"attributes":` + peerRow("", "") + `}`},
-	{path: "/learn", body: peerEvent(peerRow("body_mass_g", `"many"`), `["Adelie"]`)}, {path: "/learn", body: peerRow("", "")},
-	{method: "GET", path: "/predict"}, {method: "PUT", path: "/learn", body: "{}"}, {method: "DELETE", path: "/predict"}, {path: "/nope", body: "{}"}, {method: "GET", path: "/predict/more"},
+	{
+		body: ``,
+	}, {body: `null`}, {body: `"x"`}, {body: `5`}, {body: `true`}, {body: `{}`}, {body: `{"a":1}`}, {body: `{"island":"x"}`},
+	{
+		body: peerRow("island", "1"),
+	}, {body: peerRow("island", "null")}, {body: peerRow("island", `["x"]`)}, {body: peerRow("island", "")}, {body: peerRow("sex", "")},
+	{
+		body: peerRow("sex", "true"),
+	}, {body: peerRow("sex", "{}")}, {body: peerRow("body_mass_g", `"abc"`)}, {body: peerRow("body_mass_g", `""`)}, {body: peerRow("body_mass_g", `"1__0"`)},
+	{
+		body: peerRow("body_mass_g", `"0x10"`),
+	}, {body: peerRow("body_mass_g", `"1,5"`)}, {body: peerRow("body_mass_g", `"٣"`)}, {body: peerRow("body_mass_g", "[]")},
+	{
+		body: peerRow("body_mass_g", `{"a":[1,"ü",null]}`),
+	}, {body: peerRow("body_mass_g", "")}, {body: `{"island":1,"sex":2,"bill_length_mm":"x","body_mass_g":[]}`},
+	{
+		body: `{"sex":"x","Island":"x"}`,
+	}, {path: "/learn", body: ``}, {path: "/learn", body: `{}`}, {path: "/learn", body: `null`},
+	{
+		path: "/learn", body: peerEvent("null", "null"),
+	}, {path: "/learn", body: peerEvent("[1]", "1")}, {path: "/learn", body: peerEvent("{}", `"Adelie"`)},
+	{
+		path: "/learn", body: `{"species":1,"attributes":{"sex":5}}`,
+	}, {path: "/learn", body: `{"species":"Adelie"}`}, {path: "/learn", body: `{"attributes":` + peerRow("", "") + `}`},
+	{
+		path: "/learn", body: peerEvent(peerRow("body_mass_g", `"many"`), `["Adelie"]`),
+	}, {path: "/learn", body: peerRow("", "")},
+	{
+		method: "GET", path: "/predict",
+	}, {method: "PUT", path: "/learn", body: "{}"}, {method: "DELETE", path: "/predict"}, {path: "/nope", body: "{}"}, {method: "GET", path: "/predict/more"},
 }
 
 // taken is what both take though it looks odd.
 var taken = []call{
-	{body: peerRow("body_mass_g", `" 39.1 "`)}, {body: peerRow("body_mass_g", `"1e3"`)}, {body: peerRow("body_mass_g", `"1_000"`)}, {body: peerRow("body_mass_g", "true")},
-	{body: peerRow("body_mass_g", "false")}, {body: peerRow("body_mass_g", `"+5."`)}, {body: peerRow("body_mass_g", "-0.0")}, {body: peerRow("island", `""`)}, {body: peerRow("island", `"Mars 🐧"`)},
-	{body: `{"more":[{}],` + peerRow("", "")[1:]}, {body: peerRow("", ""), kind: "application/json; charset=utf-8"}, {body: peerRow("", ""), kind: "application/vnd.api+json"},
+	{
+		body: peerRow("body_mass_g", `" 39.1 "`),
+	}, {body: peerRow("body_mass_g", `"1e3"`)}, {body: peerRow("body_mass_g", `"1_000"`)}, {body: peerRow("body_mass_g", "true")},
+	{
+		body: peerRow("body_mass_g", "false"),
+	}, {body: peerRow("body_mass_g", `"+5."`)}, {body: peerRow("body_mass_g", "-0.0")}, {body: peerRow("island", `""`)}, {body: peerRow("island", `"Mars 🐧"`)},
+	{
+		body: `{"more":[{}],` + peerRow("", "")[1:],
+	}, {body: peerRow("", ""), kind: "application/json; charset=utf-8"}, {body: peerRow("", ""), kind: "application/vnd.api+json"},
 	{path: "/learn", body: peerEvent(peerRow("body_mass_g", `"4_500.0"`, "bill_depth_mm", "true"), `"Gentoo"`)},
 }
 
@@ -122,7 +168,10 @@ type call struct {
 
 // peerRow is a good row with some attributes replaced, or left out.
 func peerRow(replaced ...string) string {
-	fields := []string{"island", `"Biscoe"`, "bill_length_mm", "46.1", "bill_depth_mm", "13.2", "flipper_length_mm", "211", "body_mass_g", "4500", "sex", `"female"`}
+	fields := []string{
+		"island", `"Biscoe"`, "bill_length_mm", "46.1", "bill_depth_mm", "13.2", "flipper_length_mm", "211",
+		"body_mass_g", "4500", "sex", `"female"`,
+	}
 	var parts []string
 	for i := 0; i < len(fields); i += 2 {
 		value := fields[i+1]
@@ -205,7 +254,10 @@ func TestParity(t *testing.T) {
 	if len(alike) < 30 {
 		t.Errorf("%d bad requests", len(alike))
 	}
-	t.Logf("the same bodies for %d predicts, %d learns, %d bad and %d odd requests; %d differences shown by %d requests", n, n, len(alike), len(taken), len(differences), shown)
+	t.Logf(
+		"the same bodies for %d predicts, %d learns, %d bad and %d odd requests; %d differences shown by %d requests",
+		n, n, len(alike), len(taken), len(differences), shown,
+	)
 }
 
 func (c call) String() string { return fmt.Sprintf("%s %s %.200s", c.method, c.path, c.body) }
@@ -237,7 +289,10 @@ func (p *pair) alike(c call, code int) {
 	there, here := p.both(c)
 	if there.code != here.code || code != 0 && here.code != code || code == 0 && here.code < 400 ||
 		!reflect.DeepEqual(there.body, here.body) || there.allow != here.allow || there.kind != here.kind {
-		p.t.Errorf("%s\nthere %d %s %s\nhere  %d %s %s", c, there.code, there.allow, there.raw, here.code, here.allow, here.raw)
+		p.t.Errorf(
+			"%s\nthere %d %s %s\nhere  %d %s %s", c, there.code, there.allow, there.raw, here.code, here.allow,
+			here.raw,
+		)
 	}
 }
 
@@ -270,7 +325,10 @@ func (p *pair) send(url string, c call) answered {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	a := answered{code: response.StatusCode, raw: string(data), allow: response.Header.Get("Allow"), kind: response.Header.Get("Content-Type")}
+	a := answered{
+		code: response.StatusCode, raw: string(data), allow: response.Header.Get("Allow"),
+		kind: response.Header.Get("Content-Type"),
+	}
 	if err := json.Unmarshal(data, &a.body); err != nil {
 		a.body = a.raw
 	}
@@ -293,7 +351,9 @@ func startPeer(t *testing.T, python string) string {
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "peers", "fastapi"))); err != nil {
 		t.Fatal(err)
 	}
-	p, found, err := startProcess(dir, os.Environ(), `running on (http://[0-9.:]+)`, python, "-m", "uvicorn", "app:app", "--port", "0")
+	p, found, err := startProcess(
+		dir, os.Environ(), `running on (http://[0-9.:]+)`, python, "-m", "uvicorn", "app:app", "--port", "0",
+	)
 	if p != nil {
 		t.Cleanup(func() { p.stop(syscall.SIGKILL) })
 	}

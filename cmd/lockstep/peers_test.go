@@ -78,15 +78,32 @@ type peers struct {
 
 func (p *peers) figures() []figure {
 	return []figure{
-		{name: "memory", what: "an idle worker's memory, MiB ÷ a FastAPI worker's", atMost: true, goal: 0.3, rounds: 1, measure: p.memory},
-		{name: "nats", what: "predictions/s, 64 clients, over NATS ÷ the FastAPI app with 4 workers", goal: 15, measure: p.predictions(func(slice time.Duration) (float64, error) {
-			return synchronous(64, nil)(p.t.Context(), p.url, "penguins.predict", []byte(benchRow), slice, gentoo)
-		})},
-		{name: "http", what: "predictions/s, 64 connections, over HTTP ÷ the FastAPI app with 4 workers", goal: 8, measure: p.predictions(func(slice time.Duration) (float64, error) {
-			return connections(p.door, slice)
-		})},
-		{name: "fold", what: "events/s from its bytes to the state after it, one core ÷ River's predict-then-learn", goal: 60, measure: p.fold},
-		{name: "ready", what: "time to ready on an empty log, s ÷ the FastAPI worker's", atMost: true, goal: 0.1, measure: p.ready},
+		{
+			name: "memory", what: "an idle worker's memory, MiB ÷ a FastAPI worker's", atMost: true,
+			goal: 0.3, rounds: 1, measure: p.memory,
+		},
+		{
+			name: "nats", what: "predictions/s, 64 clients, over NATS ÷ the FastAPI app with 4 workers", goal: 15,
+			measure: p.predictions(func(slice time.Duration) (float64, error) {
+				return synchronous(64, nil)(p.t.Context(), p.url, "penguins.predict", []byte(benchRow), slice, gentoo)
+			}),
+		},
+		{
+			name: "http", what: "predictions/s, 64 connections, over HTTP ÷ the FastAPI app with 4 workers",
+			goal: 8,
+			measure: p.predictions(func(slice time.Duration) (float64, error) {
+				return connections(p.door, slice)
+			}),
+		},
+		{
+			name: "fold",
+			what: "events/s from its bytes to the state after it, one core ÷ River's predict-then-learn",
+			goal: 60, measure: p.fold,
+		},
+		{
+			name: "ready", what: "time to ready on an empty log, s ÷ the FastAPI worker's", atMost: true,
+			goal: 0.1, measure: p.ready,
+		},
 	}
 }
 
@@ -108,7 +125,10 @@ func (p *peers) start() {
 	}
 	_, port := startBroker(t, t.TempDir(), "0")
 	p.url = "nats://127.0.0.1:" + port
-	worker, found, err := startProcess(t.TempDir(), append(os.Environ(), "HOME="+t.TempDir()), `"url":"http://([0-9.:]+)"`, p.binary, "worker", "-s", p.url, "--name", "peer", "--http", "127.0.0.1:0")
+	worker, found, err := startProcess(
+		t.TempDir(), append(os.Environ(), "HOME="+t.TempDir()), `"url":"http://([0-9.:]+)"`, p.binary, "worker",
+		"-s", p.url, "--name", "peer", "--http", "127.0.0.1:0",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +167,9 @@ type uvicorn struct {
 // uvicorn runs the app until it serves.
 func (p *peers) uvicorn(args ...string) uvicorn {
 	p.t.Helper()
-	process, _, err := startProcess(p.dir, os.Environ(), `Application startup complete`, append([]string{p.python, "-m", "uvicorn", "app:app", "--no-access-log"}, args...)...)
+	process, _, err := startProcess(
+		p.dir, os.Environ(), `Application startup complete`,
+		append([]string{p.python, "-m", "uvicorn", "app:app", "--no-access-log"}, args...)...)
 	if process != nil {
 		p.t.Cleanup(func() { process.stop(syscall.SIGKILL) })
 	}
@@ -171,7 +193,11 @@ func (p *peers) uvicorn(args ...string) uvicorn {
 // predictions compares a way of asking with the app.
 func (p *peers) predictions(ours func(time.Duration) (float64, error)) func(*bench, int) (float64, float64, error) {
 	return func(b *bench, round int) (float64, float64, error) {
-		return turns(round, func() (float64, error) { return ours(b.slice) }, func() (float64, error) { return connections(p.app, b.slice) })
+		return turns(
+			round,
+			func() (float64, error) { return ours(b.slice) },
+			func() (float64, error) { return connections(p.app, b.slice) },
+		)
 	}
 }
 
@@ -233,7 +259,11 @@ func (c *httpConn) post(path string, body []byte) ([]byte, error) {
 	if err := c.conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
-	c.out = fmt.Appendf(c.out[:0], "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+	c.out = fmt.Appendf(
+		c.out[:0],
+		"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		path, len(body), body,
+	)
 	if _, err := c.conn.Write(c.out); err != nil {
 		return nil, err
 	}
@@ -348,7 +378,10 @@ func (p *peers) ready(_ *bench, round int) (float64, float64, error) {
 		_, port := startBroker(p.t, p.t.TempDir(), "0")
 		url := "nats://127.0.0.1:" + port
 		began := time.Now()
-		worker, _, err := startProcess(p.t.TempDir(), append(os.Environ(), "HOME="+p.t.TempDir()), `"state":"ready"`, p.binary, "worker", "-s", url, "--http", "127.0.0.1:0")
+		worker, _, err := startProcess(
+			p.t.TempDir(), append(os.Environ(), "HOME="+p.t.TempDir()), `"state":"ready"`, p.binary, "worker",
+			"-s", url, "--http", "127.0.0.1:0",
+		)
 		if err != nil {
 			return 0, err
 		}

@@ -32,7 +32,8 @@ type row struct {
 func (r *row) addFlags(cmd *cobra.Command) {
 	r.addClientFlags(cmd)
 	addSpecFlag(cmd, &r.specName)
-	cmd.Flags().StringArrayVarP(&r.fields, "field", "f", nil, "a field as name=value, again for each; one that is left out is null")
+	cmd.Flags().
+		StringArrayVarP(&r.fields, "field", "f", nil, "a field as name=value, again for each; one that is left out is null")
 	cmd.Flags().Uint64Var(&r.minSeq, "min-seq", 0, "answer from this sequence of the log or later")
 	cmd.Flags().BoolVar(&r.json, "json", false, "print the answer as it came, in JSON")
 }
@@ -59,7 +60,10 @@ func (r *row) body(cmd *cobra.Command, args []string, withLabel bool) ([]byte, e
 	case len(args) == 1:
 		return []byte(args[0]), nil
 	case len(r.fields) == 0:
-		return nil, usage("give the event as JSON, by --field name=value, or as - on standard input\nsee: %s --help", cmd.CommandPath())
+		return nil, usage(
+			"give the event as JSON, by --field name=value, or as - on standard input\nsee: %s --help",
+			cmd.CommandPath(),
+		)
 	}
 	if ofLog {
 		if s, err = r.logSpec(cmd); err != nil {
@@ -80,7 +84,9 @@ func (r *row) logSpec(cmd *cobra.Command) (*model.Spec, error) {
 	var denied *bus.PermissionError
 	switch {
 	case errors.As(err, &denied):
-		return nil, fmt.Errorf("%w; a user who may not read the log gives the model's spec with --spec, or the event as JSON", err)
+		return nil, fmt.Errorf(
+			"%w; a user who may not read the log gives the model's spec with --spec, or the event as JSON", err,
+		)
 	case err != nil:
 		return nil, err
 	}
@@ -224,7 +230,10 @@ func printPrediction(out io.Writer, answer []byte, asJSON bool) error {
 		var name string
 		var value float64
 		var adds map[string]float64
-		err := errors.Join(json.Unmarshal(f["feature"], &name), json.Unmarshal(f["value"], &value), json.Unmarshal(f[a.Unit], &adds))
+		err := errors.Join(
+			json.Unmarshal(f["feature"], &name), json.Unmarshal(f["value"], &value),
+			json.Unmarshal(f[a.Unit], &adds),
+		)
 		if err != nil {
 			return fmt.Errorf("the reply's features: %w", err)
 		}

@@ -143,13 +143,22 @@ func (r *replay) finish(cmd *cobra.Command, asJSON bool) error {
 	m, scores := r.model, r.model.Metrics()
 	digest, log, state := m.Digest(), m.LogChain(), m.StateChain()
 	if !asJSON && r.each == nil {
-		quality := fmt.Sprintf("accuracy     %.4f (%d of %d)\nlog-loss     %.4f", scores.Accuracy(), scores.Correct(), scores.Scored(), scores.LogLoss())
+		quality := fmt.Sprintf(
+			"accuracy     %.4f (%d of %d)\nlog-loss     %.4f", scores.Accuracy(), scores.Correct(),
+			scores.Scored(), scores.LogLoss(),
+		)
 		if scores.Kind() == model.Number {
-			quality = fmt.Sprintf("MAE          %.6g (%d events)\nRMSE         %.6g\nR2           %.4f", scores.MAE(), scores.Scored(), scores.RMSE(), scores.R2())
+			quality = fmt.Sprintf(
+				"MAE          %.6g (%d events)\nRMSE         %.6g\nR2           %.4f", scores.MAE(),
+				scores.Scored(), scores.RMSE(), scores.R2(),
+			)
 		}
-		_, err := fmt.Fprintf(cmd.OutOrStdout(),
-			"sequence     %d\nlearned      %d\nrejected     %d\nduplicates   %d\n%s\nlog chain    %x\nstate chain  %x\ndigest       %x (%s)\n",
-			m.Seq(), m.Learned(), m.Rejected(), m.Duplicates(), quality, log, state, digest, model.Encoding)
+		_, err := fmt.Fprintf(
+			cmd.OutOrStdout(),
+			"sequence     %d\nlearned      %d\nrejected     %d\nduplicates   %d\n%s\nlog chain    %x\nstate chain  "+
+				"%x\ndigest       %x (%s)\n",
+			m.Seq(), m.Learned(), m.Rejected(), m.Duplicates(), quality, log, state, digest, model.Encoding,
+		)
 		return err
 	}
 	line := m.Counts()
@@ -197,7 +206,10 @@ func (o *replayOptions) replayLog(cmd *cobra.Command) error {
 		return r.finish(cmd, o.json)
 	}
 	bar := progress(cmd, "replaying", int64(last), !o.each && !o.json)
-	from := bus.Position{Applied: r.model.Seq(), Check: func(msg *bus.Message) bool { return r.model.IsTip(replica.Message(o.model, msg)) }}
+	from := bus.Position{
+		Applied: r.model.Seq(),
+		Check:   func(msg *bus.Message) bool { return r.model.IsTip(replica.Message(o.model, msg)) },
+	}
 	defer bar.Finish()
 	err = h.log.Tail(ctx, from, func(msg *bus.Message) error {
 		if err := r.apply(replica.Message(o.model, msg)); err != nil {
@@ -264,7 +276,9 @@ func (o *replayOptions) replayFile(cmd *cobra.Command) error {
 
 // foldRows folds a file's rows. It returns how the state differs from what the
 // file says of it, and how many rows are no events at all.
-func (o *replayOptions) foldRows(cmd *cobra.Command, r *replay, file *rowsFile, f *openRows) (differences []string, refused int, err error) {
+func (o *replayOptions) foldRows(
+	cmd *cobra.Command, r *replay, file *rowsFile, f *openRows,
+) (differences []string, refused int, err error) {
 	for o.to == 0 || r.seq < o.to {
 		row, err := f.Reader.Next()
 		if errors.Is(err, io.EOF) {

@@ -96,7 +96,9 @@ func TestRestoredFromBackup(t *testing.T) {
 	s.serve(t, "blue-1")
 	s.serve(t, "blue-2")
 	for _, after := range replicas(s) {
-		if after.Seq != before.Seq || after.Learned != before.Learned || after.Digest != before.Digest || after.StateChain != before.StateChain || after.Predicted != before.Predicted {
+		if after.Seq != before.Seq || after.Learned != before.Learned || after.Digest != before.Digest ||
+			after.StateChain != before.StateChain ||
+			after.Predicted != before.Predicted {
 			t.Errorf("%+v\nis not what was backed up:\n%+v", after, before)
 		}
 	}

@@ -28,7 +28,8 @@ func TestADeniedCallIsNamed(t *testing.T) {
 	s := startSecured(t, "certs")
 	// A worker makes nothing, and says who does.
 	out, err := tryLockstep(t, append([]string{"worker", "--name", "blue-1"}, s.flags("worker")...)...)
-	if err == nil || !strings.Contains(out, `"$JS.API.STREAM.CREATE.PENGUINS"`) || !strings.Contains(out, "lockstep init") {
+	if err == nil || !strings.Contains(out, `"$JS.API.STREAM.CREATE.PENGUINS"`) ||
+		!strings.Contains(out, "lockstep init") {
 		t.Errorf("a worker without streams: %v\n%s", err, out)
 	}
 	lockstep(t, append([]string{"init"}, s.flags("operator")...)...)
@@ -202,7 +203,9 @@ func TestAWorkersRightsAreThoseItUses(t *testing.T) {
 	}
 	// Not seen here: doubt of a log that looks rolled back, an advisory, two
 	// that write one snapshot, and a server that slows down a large one.
-	seldom := regexp.MustCompile(`^penguins\.ctl\.checkpoint$|^penguins\.advisory\.>$|DIRECT\.GET\.KV_penguins_checkpoints\.>$|^\$JS\.FC\.`)
+	seldom := regexp.MustCompile(
+		`^penguins\.ctl\.checkpoint$|^penguins\.advisory\.>$|DIRECT\.GET\.KV_penguins_checkpoints\.>$|^\$JS\.FC\.`,
+	)
 	for _, r := range rights {
 		if !used[r] && !seldom.MatchString(r) {
 			t.Errorf("a worker has the right to publish to %s, and does not use it", r)
@@ -221,18 +224,24 @@ func TestAWorkerSaysWhatDiffers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	err := worker.Serve(ctx, worker.JoinConfig{
-		Connect: bus.ConnectConfig{Server: url, Bare: true}, Name: "blue-1", Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.NewTextHandler(&out, nil)),
+		Connect: bus.ConnectConfig{
+			Server: url, Bare: true,
+		}, Name: "blue-1", Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.NewTextHandler(&out, nil)),
 		OnState: func(state fleet.State) {
 			if state == fleet.Ready {
 				cancel()
 			}
 		},
 	})
-	if err != nil || !strings.Contains(out.String(), "KV_penguins_checkpoints: max_msgs_per_subject is 5, and should be 1") || !strings.Contains(out.String(), "lockstep init --dry-run") {
+	if err != nil ||
+		!strings.Contains(out.String(), "KV_penguins_checkpoints: max_msgs_per_subject is 5, and should be 1") ||
+		!strings.Contains(out.String(), "lockstep init --dry-run") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	alter(t, js, "PENGUINS", func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour })
-	if out, err := tryLockstep(t, "worker", "-s", url); err == nil || !strings.Contains(out, "max age is 1h0m0s and would cut the head") || !strings.Contains(out, "lockstep init") {
+	if out, err := tryLockstep(t, "worker", "-s", url); err == nil ||
+		!strings.Contains(out, "max age is 1h0m0s and would cut the head") ||
+		!strings.Contains(out, "lockstep init") {
 		t.Errorf("a log that will be cut: %v\n%s", err, out)
 	}
 }

@@ -50,8 +50,13 @@ renew certificates: keys that are there are kept. There are no passwords.`,
 	f.StringVar(&o.out, "out", "", "make users in this directory")
 	f.StringVar(&o.at, "at", "", "where the servers will see that directory (default: where it is)")
 	f.StringVar(&o.with, "with", "certs", "how users prove who they are: certs, nkeys or creds")
-	f.StringArrayVar(&o.users, "user", nil, "a user as NAME=ROLE, again for each (default: one of each role, by its name)")
-	f.StringSliceVar(&o.hosts, "host", []string{"localhost", "127.0.0.1"}, "the servers' names and addresses, for their certificate")
+	f.StringArrayVar(
+		&o.users, "user", nil, "a user as NAME=ROLE, again for each (default: one of each role, by its name)",
+	)
+	f.StringSliceVar(
+		&o.hosts, "host", []string{"localhost", "127.0.0.1"},
+		"the servers' names and addresses, for their certificate",
+	)
 	f.StringVar(&o.url, "url", "", "the servers' URL in the contexts (default: the hosts at port 4222)")
 	return cmd
 }
@@ -96,7 +101,10 @@ func (o *rolesOptions) run(cmd *cobra.Command) error {
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "%s holds secrets: keep it out of git, and give each user only its own.\n", dir)
 	for _, u := range users {
-		fmt.Fprintf(out, "  %-12s %-10s inbox prefix %s, context %s\n", u.name, u.role.Name, fleet.InboxPrefix(u.name), u.name+".json")
+		fmt.Fprintf(
+			out, "  %-12s %-10s inbox prefix %s, context %s\n", u.name, u.role.Name, fleet.InboxPrefix(u.name),
+			u.name+".json",
+		)
 	}
 	return nil
 }

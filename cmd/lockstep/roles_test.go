@@ -126,7 +126,10 @@ func (s *secured) flags(user string) []string {
 
 func (s *secured) config(user string) bus.ConnectConfig {
 	file := func(name string) string { return filepath.Join(s.auth, name) }
-	c := bus.ConnectConfig{Bare: true, Name: user, Server: s.url(), TLSCA: file("ca.pem"), InboxPrefix: fleet.InboxPrefix(user)}
+	c := bus.ConnectConfig{
+		Bare: true, Name: user, Server: s.url(), TLSCA: file("ca.pem"),
+		InboxPrefix: fleet.InboxPrefix(user),
+	}
 	switch s.with {
 	case "certs":
 		c.TLSCert, c.TLSKey = file(user+".pem"), file(user+"-key.pem")
@@ -157,7 +160,9 @@ func (s *secured) serve(t *testing.T, name string) (stop func()) {
 	go func() {
 		defer close(done)
 		err := worker.Serve(ctx, worker.JoinConfig{
-			Connect: s.config("worker"), Name: name, Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Connect: s.config(
+				"worker",
+			), Name: name, Version: "1.2.3", Spec: model.DefaultSpec(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 			OnState: func(state fleet.State) {
 				if state == fleet.Ready {
 					once.Do(func() { close(ready) })
@@ -316,7 +321,10 @@ var actions = []action{
 		_, err := fleet.Heartbeats(ctx, b.Heartbeats)
 		return err
 	})},
-	{"remove an attestation", "worker operator", onBoards(func(ctx context.Context, b fleet.Buckets) error { return b.Checkpoints.Remove(ctx, "attest.x") })},
+	{
+		"remove an attestation", "worker operator",
+		onBoards(func(ctx context.Context, b fleet.Buckets) error { return b.Checkpoints.Remove(ctx, "attest.x") }),
+	},
 	{"put a snapshot", "worker operator", onBoards(func(ctx context.Context, b fleet.Buckets) error {
 		return b.Snapshots.Put(ctx, "x-"+bus.NewID(), []byte("state"))
 	})},
@@ -328,11 +336,18 @@ var actions = []action{
 	{"list streams", "observer operator", request("$JS.API.STREAM.LIST", "")},
 	{"see the account's limits", "observer operator", request("$JS.API.INFO", "")},
 	{"back up the log", "operator", func(ctx context.Context, conn *bus.Conn) error {
-		return request("$JS.API.STREAM.SNAPSHOT.PENGUINS", `{"deliver_subject":"`+conn.NewInbox()+`","no_consumers":true}`)(ctx, conn)
+		return request(
+			"$JS.API.STREAM.SNAPSHOT.PENGUINS", `{"deliver_subject":"`+conn.NewInbox()+`","no_consumers":true}`,
+		)(
+			ctx, conn,
+		)
 	}},
 	{"make a stream of the model", "operator", request("$JS.API.STREAM.CREATE.PENGUINS_COUNTS", countsConfig)},
 	{"change a stream", "operator", request("$JS.API.STREAM.UPDATE.PENGUINS_COUNTS", countsConfig)},
-	{"make a stream of another name", "", request("$JS.API.STREAM.CREATE.OTHER", `{"name":"OTHER","subjects":["other"]}`)},
+	{
+		"make a stream of another name", "",
+		request("$JS.API.STREAM.CREATE.OTHER", `{"name":"OTHER","subjects":["other"]}`),
+	},
 	{"delete a message of the log", "", request("$JS.API.STREAM.MSG.DELETE.PENGUINS", `{"seq":1}`)},
 	{"purge the log's head", "operator", request("$JS.API.STREAM.PURGE.PENGUINS", `{"seq":1}`)},
 	{"delete a bucket", "operator", request("$JS.API.STREAM.DELETE.KV_penguins_replicas", "")},
@@ -392,7 +407,8 @@ func (s *secured) try(t *testing.T, a action, role string) tried {
 		out.Refusal = err.Error()
 	}
 	var denied *bus.PermissionError
-	named := errors.As(err, &denied) && denied.Subject != "" || errors.Is(err, nats.ErrPermissionViolation) || role == "operator" && err != nil && !errors.Is(err, context.DeadlineExceeded)
+	named := errors.As(err, &denied) && denied.Subject != "" || errors.Is(err, nats.ErrPermissionViolation) ||
+		role == "operator" && err != nil && !errors.Is(err, context.DeadlineExceeded)
 	switch {
 	case out.Works != out.Allowed:
 		t.Errorf("%s: %s: works %t (%v), want %t", role, a.name, out.Works, err, out.Allowed)
@@ -450,7 +466,9 @@ func TestClusterConfig(t *testing.T) {
 			s.serve(t, "blue-1")
 			s.server = servers[1]
 			lockstep(t, append(append([]string{"teach"}, s.flags("teacher")...), lesson)...)
-			if out := lockstep(t, append([]string{"verify", "--json"}, s.flags("operator")...)...); !strings.Contains(out, `"identical":true`) {
+			if out := lockstep(t, append([]string{"verify", "--json"}, s.flags("operator")...)...); !strings.Contains(
+				out, `"identical":true`,
+			) {
 				t.Error(out)
 			}
 		})
@@ -464,11 +482,20 @@ func startCluster(t *testing.T, dir string) (servers []*natsserver.Server, auth 
 	for range 3 {
 		ports = append(ports, unusedPort(t))
 	}
-	t.Setenv("NATS_ROUTES", fmt.Sprintf("[tls://127.0.0.1:%d, tls://127.0.0.1:%d, tls://127.0.0.1:%d]", ports[0], ports[1], ports[2]))
+	t.Setenv(
+		"NATS_ROUTES",
+		fmt.Sprintf("[tls://127.0.0.1:%d, tls://127.0.0.1:%d, tls://127.0.0.1:%d]", ports[0], ports[1], ports[2]),
+	)
 	t.Setenv("NATS_HTTP", "127.0.0.1:8222")
 	for i, port := range ports {
 		t.Setenv("NATS_NAME", fmt.Sprintf("nats-%d", i))
-		servers = append(servers, startConfig(t, filepath.Join(dir, "cluster.conf"), func(o *natsserver.Options) { o.Cluster.Host, o.Cluster.Port = "127.0.0.1", port }))
+		servers = append(
+			servers,
+			startConfig(
+				t, filepath.Join(dir, "cluster.conf"),
+				func(o *natsserver.Options) { o.Cluster.Host, o.Cluster.Port = "127.0.0.1", port },
+			),
+		)
 	}
 	awaitCluster(t, servers)
 	return servers, filepath.Join(dir, "auth")
@@ -519,7 +546,11 @@ func startOpenCluster(t *testing.T, change ...func(i int, o *natsserver.Options)
 	}
 	for i, port := range ports {
 		servers = append(servers, startConfig(t, "../../deploy/nats/single.conf", func(o *natsserver.Options) {
-			o.ServerName, o.Cluster, o.Routes = fmt.Sprintf("n%d", i), natsserver.ClusterOpts{Name: "open", Host: "127.0.0.1", Port: port}, routes
+			o.ServerName, o.Cluster, o.Routes = fmt.Sprintf(
+				"n%d", i,
+			), natsserver.ClusterOpts{
+				Name: "open", Host: "127.0.0.1", Port: port,
+			}, routes
 			for _, f := range change {
 				f(i, o)
 			}

@@ -82,7 +82,10 @@ func TestRollingRestart(t *testing.T) {
 			if err := w.stop(syscall.SIGTERM); err != nil {
 				t.Fatalf("%s: %v", w.name, err)
 			}
-			c.workers[i] = spawn(t, w.name, append(os.Environ(), "HOME="+t.TempDir()), `"state":"ready"`, program, "worker", "-s", c.urls(), "--replicas", "3", "--name", w.name)
+			c.workers[i] = spawn(
+				t, w.name, append(os.Environ(), "HOME="+t.TempDir()), `"state":"ready"`, program, "worker", "-s",
+				c.urls(), "--replicas", "3", "--name", w.name,
+			)
 			c.workers[i].await(t)
 		})
 	}
@@ -108,9 +111,15 @@ func TestRollingRestart(t *testing.T) {
 		t.Errorf("the fleet is %v: %v", versions, err)
 	}
 	t.Logf("%d servers and %d workers replaced in %.0f s", clusterSize, len(c.workers), took.Seconds())
-	t.Logf("predictions: %d answered at once, %d at the retry, %d not at all", count.once.Load(), count.again.Load(), count.failed.Load())
-	t.Logf("events: %d acknowledged, %d lost, %d learned twice, %d answers that the log contradicts; %d replicas differ from the log",
-		out.Acknowledged, out.Lost, out.Duplicated, out.Contradicted, out.Divergent)
+	t.Logf(
+		"predictions: %d answered at once, %d at the retry, %d not at all", count.once.Load(), count.again.Load(),
+		count.failed.Load(),
+	)
+	t.Logf(
+		"events: %d acknowledged, %d lost, %d learned twice, %d answers that the log contradicts; %d replicas differ "+
+			"from the log",
+		out.Acknowledged, out.Lost, out.Duplicated, out.Contradicted, out.Divergent,
+	)
 	t.Logf("versions: %v", versions)
 	for _, text := range slices.Sorted(maps.Keys(out.Failures)) {
 		t.Logf("%5d × %s", out.Failures[text], text)
@@ -140,7 +149,10 @@ func (c *campaign) roll(t *testing.T, name string, count *asked, replace func())
 		}
 	}
 	gap, _ := c.learning.window()
-	t.Logf("%s replaced in %.1f s: %d predictions needed a retry, at most %d ms without learning", name, time.Since(began).Seconds(), count.again.Load()-again, gap.Milliseconds())
+	t.Logf(
+		"%s replaced in %.1f s: %d predictions needed a retry, at most %d ms without learning", name,
+		time.Since(began).Seconds(), count.again.Load()-again, gap.Milliseconds(),
+	)
 	time.Sleep(rollingQuiet) // so that what fails then is not taken for the next one's
 }
 
@@ -193,7 +205,10 @@ func (c *campaign) refuseStranger(t *testing.T, nc *bus.Conn) {
 	if err := os.WriteFile(spec, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	stranger := spawn(t, "stranger", append(os.Environ(), "HOME="+t.TempDir()), `"state":"ready"`, "lockstep", "worker", "-s", c.urls(), "--spec", spec, "--name", "stranger")
+	stranger := spawn(
+		t, "stranger", append(os.Environ(), "HOME="+t.TempDir()), `"state":"ready"`, "lockstep", "worker", "-s",
+		c.urls(), "--spec", spec, "--name", "stranger",
+	)
 	for seen := false; !seen; {
 		select {
 		case <-stranger.ready:
@@ -213,8 +228,12 @@ func (c *campaign) refuseStranger(t *testing.T, nc *bus.Conn) {
 	}
 	mine, theirs := contractOf(t, "../../model/penguins.yaml"), contractOf(t, spec)
 	out := stranger.output()
-	if stranger.err == nil || !strings.Contains(out, "contract") || !strings.Contains(out, mine) || !strings.Contains(out, theirs) {
-		t.Errorf("a worker with the contract %s, where the log has %s, ended (%v) and said:\n%s", theirs, mine, stranger.err, out)
+	if stranger.err == nil || !strings.Contains(out, "contract") || !strings.Contains(out, mine) ||
+		!strings.Contains(out, theirs) {
+		t.Errorf(
+			"a worker with the contract %s, where the log has %s, ended (%v) and said:\n%s", theirs, mine,
+			stranger.err, out,
+		)
 	}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	t.Logf("a worker with another contract: %s", lines[len(lines)-1])

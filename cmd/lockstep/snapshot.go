@@ -40,7 +40,10 @@ intact, and replays the rest of the log.`,
 }
 
 // withHistory runs a command on a model's log and its boards.
-func withHistory(c *connection, name string, do func(cmd *cobra.Command, h *history, args []string) error) func(*cobra.Command, []string) error {
+func withHistory(
+	c *connection, name string,
+	do func(cmd *cobra.Command, h *history, args []string) error,
+) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		nc, err := c.connect(cmd.Context(), name)
 		if err != nil {
@@ -100,11 +103,16 @@ func snapshotLs() *cobra.Command {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(all)
 			}
 			if len(all) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), "No snapshots yet: the fleet writes one at a checkpoint, or now with lockstep snapshot put.")
+				fmt.Fprintln(
+					cmd.OutOrStdout(),
+					"No snapshots yet: the fleet writes one at a checkpoint, or now with lockstep snapshot put.",
+				)
 				return nil
 			}
 			t := terminal.Table{Columns: []terminal.Column{
-				{Name: "sequence"}, {Name: "bytes", Rank: 2}, {Name: "digest", Rank: 1}, {Name: "attested by", Wrap: true}, {Name: "", Wrap: true},
+				{
+					Name: "sequence",
+				}, {Name: "bytes", Rank: 2}, {Name: "digest", Rank: 1}, {Name: "attested by", Wrap: true}, {Name: "", Wrap: true},
 			}}
 			for _, s := range all {
 				note := ""
@@ -159,7 +167,10 @@ func snapshotGet() *cobra.Command {
 			if err := os.WriteFile(out, state, 0o644); err != nil {
 				return usage("%w", err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "The state at sequence %d is in %s: %d bytes, digest %s.\n", s.Seq, out, len(state), s.Digest)
+			fmt.Fprintf(
+				cmd.OutOrStdout(), "The state at sequence %d is in %s: %d bytes, digest %s.\n", s.Seq, out,
+				len(state), s.Digest,
+			)
 			return nil
 		}),
 	}
@@ -184,7 +195,10 @@ sequence, and stores it only if that gives the same state.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Snapshot at sequence %d: %d bytes, digest %s, attested by %s.\n", s.Seq, s.Size, s.Digest, strings.Join(s.Attested, ", "))
+			fmt.Fprintf(
+				cmd.OutOrStdout(), "Snapshot at sequence %d: %d bytes, digest %s, attested by %s.\n", s.Seq, s.Size,
+				s.Digest, strings.Join(s.Attested, ", "),
+			)
 			return nil
 		}),
 	}
@@ -207,7 +221,14 @@ func (h *history) request(ctx context.Context, timeout time.Duration) (*fleet.Sn
 			return &all[i], nil
 		}
 		if time.Now().After(deadline) {
-			return nil, &exitError{exitUnreachable, fmt.Errorf("no replica wrote the snapshot of sequence %d: is one ready (lockstep status), and do they agree (lockstep verify)?", seq)}
+			return nil, &exitError{
+				exitUnreachable,
+				fmt.Errorf(
+					"no replica wrote the snapshot of sequence %d: is one ready (lockstep status), and do they agree (lockstep "+
+						"verify)?",
+					seq,
+				),
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -243,7 +264,10 @@ func (h *history) putFile(cmd *cobra.Command, name string) error {
 		return fmt.Errorf("the log cannot be folded: %w", err)
 	}
 	if !folded.Comparable(a) || !folded.Same(a) {
-		return fmt.Errorf("%s is not what the log gives at sequence %d: its digest is %.12s, the log's %.12s", name, a.Seq, a.Digest, folded.Digest)
+		return fmt.Errorf(
+			"%s is not what the log gives at sequence %d: its digest is %.12s, the log's %.12s", name, a.Seq,
+			a.Digest, folded.Digest,
+		)
 	}
 	a.Replica = "lockstep-snapshot-put"
 	stored, err := fleet.StoreSnapshot(cmd.Context(), h.Checkpoints, h.Snapshots, h.spec, a, state, []string{a.Replica})
@@ -253,7 +277,10 @@ func (h *history) putFile(cmd *cobra.Command, name string) error {
 	if !stored {
 		return fmt.Errorf("sequence %d has a snapshot already", a.Seq)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "Snapshot at sequence %d: %d bytes, digest %s; a fold of the log agrees.\n", a.Seq, len(state), a.Digest)
+	fmt.Fprintf(
+		cmd.OutOrStdout(), "Snapshot at sequence %d: %d bytes, digest %s; a fold of the log agrees.\n", a.Seq,
+		len(state), a.Digest,
+	)
 	return nil
 }
 

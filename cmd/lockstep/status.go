@@ -51,7 +51,9 @@ the same chain; where they differ, the table says so and the exit code is 1.`,
 		},
 	}
 	c.addModelFlags(cmd)
-	cmd.Flags().DurationVar(&c.timeout, "timeout", time.Second, "how long to wait for answers: all of it, for nobody knows how many workers there are")
+	cmd.Flags().
+		DurationVar(&c.timeout, "timeout", time.Second, "how long to wait for answers: all of it, for nobody knows how "+
+			"many workers there are")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array, one object a replica")
 	return cmd
 }
@@ -67,7 +69,10 @@ func fleetStatus(ctx context.Context, nc *bus.Conn, name string, wait time.Durat
 		s, reason := fleet.ReadStatus(a.Data)
 		if reason != "" {
 			// Shown in its place: who answers so is no replica, or another program.
-			s = fleet.Status{Replica: cmp.Or(s.Replica, "?"), State: "unreadable", Advisory: "its status cannot be read: " + reason}
+			s = fleet.Status{
+				Replica: cmp.Or(s.Replica, "?"), State: "unreadable",
+				Advisory: "its status cannot be read: " + reason,
+			}
 		}
 		replicas = append(replicas, s)
 	}
@@ -94,7 +99,9 @@ func printFleet(out io.Writer, replicas []fleet.Status) {
 		quality, _ = replicas[0].Quality()
 	}
 	t := terminal.Table{Columns: []terminal.Column{
-		{Name: "replica"}, {Name: "state"}, {Name: "sequence"}, {Name: "lag", Rank: 2}, {Name: "learned", Rank: 4}, {Name: "rejected", Rank: 3},
+		{
+			Name: "replica",
+		}, {Name: "state"}, {Name: "sequence"}, {Name: "lag", Rank: 2}, {Name: "learned", Rank: 4}, {Name: "rejected", Rank: 3},
 		{Name: "predicted", Rank: 6}, {Name: quality, Rank: 5}, {Name: "chain", Rank: 7}, {Name: "digest", Rank: 1},
 	}}
 	for _, s := range replicas {
@@ -104,7 +111,10 @@ func printFleet(out io.Writer, replicas []fleet.Status) {
 	}
 	t.Write(out)
 	if len(replicas) > 0 && replicas[0].Rejected > 0 {
-		fmt.Fprintf(out, "Why events were rejected: nats sub '%s.verdict.>' --all\n", printable.Text(strings.ToLower(replicas[0].Stream)))
+		fmt.Fprintf(
+			out, "Why events were rejected: nats sub '%s.verdict.>' --all\n",
+			printable.Text(strings.ToLower(replicas[0].Stream)),
+		)
 	}
 	for _, s := range replicas {
 		if s.Advisory != "" {

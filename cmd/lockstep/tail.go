@@ -87,7 +87,10 @@ func (o *tailOptions) run(cmd *cobra.Command) error {
 	out := cmd.OutOrStdout()
 	bar := progress(cmd, "folding the log", int64(since), !o.json && since > m.Seq()+1000)
 	defer bar.Finish()
-	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(replica.Message(o.model, msg)) }}
+	from := bus.Position{
+		Applied: m.Seq(),
+		Check:   func(msg *bus.Message) bool { return m.IsTip(replica.Message(o.model, msg)) },
+	}
 	err = h.log.Tail(ctx, from, func(msg *bus.Message) error {
 		result := m.Apply(replica.Message(o.model, msg))
 		if msg.Seq < since {
@@ -137,7 +140,9 @@ func (h *history) before(ctx context.Context, seq uint64) (*model.Model, error) 
 	}
 	for i := len(all) - 1; i >= 0; i-- {
 		s := all[i]
-		if s.Seq >= seq || s.Seq > h.last || s.Seq < h.first || bad[s.Object] || s.Incarnation != g.Incarnation || s.Contract != g.Contract || s.Encoding != model.Encoding {
+		if s.Seq >= seq || s.Seq > h.last || s.Seq < h.first || bad[s.Object] || s.Incarnation != g.Incarnation ||
+			s.Contract != g.Contract ||
+			s.Encoding != model.Encoding {
 			continue
 		}
 		if m, err := fleet.LoadSnapshot(ctx, h.Snapshots, h.spec, s); err == nil {
@@ -216,6 +221,9 @@ func (o *tailOptions) printLine(out io.Writer, line tailed) error {
 	default:
 		text = fmt.Sprintf("%s, predicted %s", line.Label, *line.Predict)
 	}
-	_, err := fmt.Fprintf(out, "%s  %-10s %-9s %s\n", line.Time.Local().Format(time.DateTime), place, line.Verdict, printable.Text(text))
+	_, err := fmt.Fprintf(
+		out, "%s  %-10s %-9s %s\n", line.Time.Local().Format(time.DateTime), place, line.Verdict,
+		printable.Text(text),
+	)
 	return err
 }

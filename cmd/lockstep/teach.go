@@ -51,7 +51,10 @@ event is learned once, and the repeat gets the first answer.`,
 			if a.Duplicate {
 				again = ", as was answered before: its id is known"
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s  (%d learned, at sequence %d%s)\n", printable.Text(a.Status), a.Learned, a.Seq, again)
+			fmt.Fprintf(
+				cmd.OutOrStdout(), "%s  (%d learned, at sequence %d%s)\n", printable.Text(a.Status), a.Learned,
+				a.Seq, again,
+			)
 			return nil
 		},
 	}

@@ -42,7 +42,8 @@ any more is coloured. Press q to leave.`,
 				return fleetStatus(cmd.Context(), nc, c.model, c.timeout)
 			}}
 			out := terminal.Raw(cmd.OutOrStdout()) // it draws; the screen's text is escaped
-			_, err = tea.NewProgram(screen, tea.WithContext(cmd.Context()), tea.WithInput(cmd.InOrStdin()), tea.WithOutput(out)).Run()
+			_, err = tea.NewProgram(screen, tea.WithContext(cmd.Context()), tea.WithInput(cmd.InOrStdin()), tea.WithOutput(out)).
+				Run()
 			if errors.Is(err, context.Canceled) || errors.Is(err, tea.ErrProgramKilled) && cmd.Context().Err() != nil {
 				return nil
 			}
@@ -230,7 +231,9 @@ func quality(s *fleet.Status) string {
 	rolling := s.Rolling
 	switch {
 	case s.Errors != nil && rolling.RollingErrors != nil:
-		return fmt.Sprintf("MAE %.4g (the last %d: %.4g)  RMSE %.4g  R2 %.3f", s.MAE, rolling.Events, rolling.MAE, s.RMSE, s.R2)
+		return fmt.Sprintf(
+			"MAE %.4g (the last %d: %.4g)  RMSE %.4g  R2 %.3f", s.MAE, rolling.Events, rolling.MAE, s.RMSE, s.R2,
+		)
 	case s.Scores != nil && rolling.RollingScores != nil:
 		return fmt.Sprintf("accuracy %.3f (the last %d: %.3f)  log-loss %.3f  macro F1 %.3f",
 			s.Accuracy, rolling.Events, rolling.Accuracy, s.LogLoss, s.MacroF1)

@@ -13,7 +13,9 @@ import (
 
 func replicaStatus(name, state string, seq, learned uint64, digest string) fleet.Status {
 	s := fleet.Status{Replica: name, State: state, Predicted: int64(10 * seq)}
-	s.Seq, s.Learned, s.Digest, s.StateChain, s.LogChain, s.Encoding = seq, learned, strings.Repeat(digest, 64), "s", "l", "e"
+	s.Seq, s.Learned, s.Digest, s.StateChain, s.LogChain, s.Encoding = seq, learned, strings.Repeat(
+		digest, 64,
+	), "s", "l", "e"
 	return s
 }
 
@@ -49,7 +51,10 @@ func TestTop(t *testing.T) {
 	shown = look(time.Second, nil, replicaStatus("a", "ready", 31, 30, "d"), differs)
 	has(shown, red+"a", red+"b", red+"xxxxxxxxxxxx", "b: it differs")
 
-	has(look(3*time.Second, nil, replicaStatus("a", "quarantined", 31, 30, "d")), red+"a", faint+"b", "no answer for 3 s")
+	has(
+		look(3*time.Second, nil, replicaStatus("a", "quarantined", 31, 30, "d")), red+"a", faint+"b",
+		"no answer for 3 s",
+	)
 	has(look(time.Second, errors.New("nobody there")), "nobody there")
 	if shown := look(2*goneAfter, nil, a); strings.Contains(shown, "b ") && strings.Contains(shown, "no answer") {
 		t.Errorf("who is long gone is shown:\n%s", shown)

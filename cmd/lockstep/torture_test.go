@@ -176,9 +176,19 @@ func (c *campaign) torment(t *testing.T, duration time.Duration, out *tortured) 
 			worst = &tortureGaps{}
 			out.ByFault[kind] = worst
 		}
-		worst.Predictions, worst.Learning = max(worst.Predictions, predicting.Milliseconds()), max(worst.Learning, learning.Milliseconds())
-		t.Logf("%s %s: %s after %.1f s, healed after %.1f s; %d ms without predictions, %d ms without learning",
-			at.Format(time.TimeOnly), kind, what, fired.Seconds(), time.Since(at).Seconds(), predicting.Milliseconds(), learning.Milliseconds())
+		worst.Predictions, worst.Learning = max(
+			worst.Predictions, predicting.Milliseconds(),
+		), max(
+			worst.Learning, learning.Milliseconds(),
+		)
+		t.Logf(
+			"%s %s: %s after %.1f s, healed after %.1f s; %d ms without predictions, %d ms without learning",
+			at.Format(
+				time.TimeOnly,
+			),
+			kind, what, fired.Seconds(), time.Since(at).Seconds(), predicting.Milliseconds(),
+			learning.Milliseconds(),
+		)
 		time.Sleep(time.Duration(c.random.Int64N(int64(time.Second))))
 	}
 }
@@ -336,7 +346,10 @@ func (c *campaign) startPublishers(ctx context.Context, t *testing.T) {
 
 // publish has a client publish events, each under one id until it is
 // acknowledged.
-func (c *campaign) publish(ctx context.Context, kind string, attempt func(context.Context, string, []byte) (a lessonAnswer, again bool, err error)) {
+func (c *campaign) publish(
+	ctx context.Context, kind string,
+	attempt func(context.Context, string, []byte) (a lessonAnswer, again bool, err error),
+) {
 	event := func() {
 		i := int(c.begun.Add(1)) - 1
 		id := fmt.Sprintf("%s-%d", kind, i)
@@ -473,9 +486,14 @@ func (c *campaign) audit(t *testing.T, out *tortured) {
 			t.Errorf("%s does not say what its state is", name)
 			continue
 		}
-		if s, is := replicas[at], f.states[replicas[at].Seq]; s.Seq != last || s.State != "ready" || s.Digest != is.digest || s.Learned != is.learned {
+		if s, is := replicas[at], f.states[replicas[at].Seq]; s.Seq != last || s.State != "ready" ||
+			s.Digest != is.digest ||
+			s.Learned != is.learned {
 			out.Divergent++
-			t.Errorf("%s is %s at %d with %d learned, digest %s; the log there has %d learned, digest %s, and ends at %d", name, s.State, s.Seq, s.Learned, s.Digest, is.learned, is.digest, last)
+			t.Errorf(
+				"%s is %s at %d with %d learned, digest %s; the log there has %d learned, digest %s, and ends at %d",
+				name, s.State, s.Seq, s.Learned, s.Digest, is.learned, is.digest, last,
+			)
 		}
 	}
 	for _, text := range c.broken {
@@ -528,7 +546,10 @@ func (c *campaign) fold(t *testing.T, log *bus.Log, last uint64, replicas []flee
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &folded{model: m, first: map[string]lessonAnswer{}, learned: map[string]int{}, ids: map[uint64]string{}, states: map[uint64]foldedState{}}
+	f := &folded{
+		model: m, first: map[string]lessonAnswer{}, learned: map[string]int{}, ids: map[uint64]string{},
+		states: map[uint64]foldedState{},
+	}
 	due := map[uint64][]foretold{}
 	for _, p := range c.foretold {
 		due[p.Seq] = append(due[p.Seq], p)
@@ -540,43 +561,53 @@ func (c *campaign) fold(t *testing.T, log *bus.Log, last uint64, replicas []flee
 	decoder := model.NewDecoder(m.Spec())
 	ctx, cancel := context.WithTimeout(t.Context(), 2*settle)
 	defer cancel()
-	err = log.Tail(ctx, bus.Position{Check: func(msg *bus.Message) bool { return m.IsTip(asFolded(msg)) }}, func(msg *bus.Message) error {
-		id := strings.Clone(msg.ID)
-		f.ids[msg.Seq] = id
-		for _, o := range m.Apply(asFolded(msg)).Outcomes {
-			if o.Verdict != model.Learned {
-				continue
+	err = log.Tail(
+		ctx,
+		bus.Position{Check: func(msg *bus.Message) bool { return m.IsTip(asFolded(msg)) }},
+		func(msg *bus.Message) error {
+			id := strings.Clone(msg.ID)
+			f.ids[msg.Seq] = id
+			for _, o := range m.Apply(asFolded(msg)).Outcomes {
+				if o.Verdict != model.Learned {
+					continue
+				}
+				predicted := "None"
+				if o.Answer.Known {
+					predicted = o.Answer.Predicted.String()
+				}
+				f.learned[id]++
+				f.first[id] = lessonAnswer{
+					Seq: msg.Seq, Learned: o.Answer.Learned,
+					Status: fmt.Sprintf("learned %s. Initially predicted %s", o.Answer.Label, predicted),
+				}
 			}
-			predicted := "None"
-			if o.Answer.Known {
-				predicted = o.Answer.Predicted.String()
+			if asked[msg.Seq] {
+				f.states[msg.Seq] = foldedState{fmt.Sprintf("%x", m.Digest()), m.Learned()}
 			}
-			f.learned[id]++
-			f.first[id] = lessonAnswer{Seq: msg.Seq, Learned: o.Answer.Learned, Status: fmt.Sprintf("learned %s. Initially predicted %s", o.Answer.Label, predicted)}
-		}
-		if asked[msg.Seq] {
-			f.states[msg.Seq] = foldedState{fmt.Sprintf("%x", m.Digest()), m.Learned()}
-		}
-		for _, p := range due[msg.Seq] {
-			row, err := decoder.Attributes(p.row)
-			if err != nil {
-				return err
+			for _, p := range due[msg.Seq] {
+				row, err := decoder.Attributes(p.row)
+				if err != nil {
+					return err
+				}
+				is, species := m.Predict(row), ""
+				if p.Species != nil {
+					species = *p.Species
+				}
+				if species != is.Label.String() || p.Learned != m.Learned() {
+					f.contradicted++
+					t.Errorf(
+						"at %d the prediction was %q with %d learned, in the log it is %q with %d", p.Seq, species,
+						p.Learned, is.Label, m.Learned(),
+					)
+				}
 			}
-			is, species := m.Predict(row), ""
-			if p.Species != nil {
-				species = *p.Species
+			delete(due, msg.Seq)
+			if msg.Seq >= last {
+				return errEnd
 			}
-			if species != is.Label.String() || p.Learned != m.Learned() {
-				f.contradicted++
-				t.Errorf("at %d the prediction was %q with %d learned, in the log it is %q with %d", p.Seq, species, p.Learned, is.Label, m.Learned())
-			}
-		}
-		delete(due, msg.Seq)
-		if msg.Seq >= last {
-			return errEnd
-		}
-		return nil
-	})
+			return nil
+		},
+	)
 	if !errors.Is(err, errEnd) {
 		t.Fatal(err)
 	}
@@ -597,7 +628,9 @@ func (c *campaign) again(t *testing.T, nc *bus.Conn) {
 			continue // its id may be forgotten
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		answer, err := bus.Ask(ctx, nc, "penguins.teach", c.rows[c.events[id]%len(c.rows)], nats.Header{"Nats-Msg-Id": {id}})
+		answer, err := bus.Ask(
+			ctx, nc, "penguins.teach", c.rows[c.events[id]%len(c.rows)], nats.Header{"Nats-Msg-Id": {id}},
+		)
 		cancel()
 		var a lessonAnswer
 		if err == nil {
@@ -617,9 +650,16 @@ func (c *campaign) report(t *testing.T, duration time.Duration, out *tortured) {
 	if os.Getenv("LOCKSTEP_JSON") != "" {
 		fmt.Println(string(line))
 	}
-	t.Logf("%.0f s, %d events acknowledged, %d unknown, %d lost, %d duplicated, %d divergent, %d contradicted; %d messages stored again and not learned again; %d predictions",
-		out.Seconds, out.Acknowledged, out.Unknown, out.Lost, out.Duplicated, out.Divergent, out.Contradicted, out.Repeats, out.Predictions)
-	t.Logf("longest without predictions %d ms (one client: %d ms), without learning %d ms", out.WithoutPredictions, out.OneClientWithout, out.WithoutLearning)
+	t.Logf(
+		"%.0f s, %d events acknowledged, %d unknown, %d lost, %d duplicated, %d divergent, %d contradicted; %d messages "+
+			"stored again and not learned again; %d predictions",
+		out.Seconds, out.Acknowledged, out.Unknown, out.Lost, out.Duplicated, out.Divergent, out.Contradicted,
+		out.Repeats, out.Predictions,
+	)
+	t.Logf(
+		"longest without predictions %d ms (one client: %d ms), without learning %d ms", out.WithoutPredictions,
+		out.OneClientWithout, out.WithoutLearning,
+	)
 	for _, kind := range tortures {
 		n := out.Faults[kind]
 		if n == 0 {
@@ -628,7 +668,10 @@ func (c *campaign) report(t *testing.T, duration time.Duration, out *tortured) {
 			}
 			continue
 		}
-		t.Logf("%3d × %-12s at most %5d ms without predictions, %5d ms without learning", n, kind, out.ByFault[kind].Predictions, out.ByFault[kind].Learning)
+		t.Logf(
+			"%3d × %-12s at most %5d ms without predictions, %5d ms without learning", n, kind,
+			out.ByFault[kind].Predictions, out.ByFault[kind].Learning,
+		)
 	}
 	for _, text := range slices.Sorted(maps.Keys(out.Failures)) {
 		t.Logf("%5d × %s", out.Failures[text], text)
@@ -658,7 +701,11 @@ func TestServerDeath(t *testing.T) {
 					t.Fatalf("no server has the client %q", name)
 				}
 				predicting, learning, appending := c.bereave(t, victim, fmt.Sprintf("death-%d", k), rows)
-				t.Logf("the server of %s dies: %d ms without predictions, %d ms without teaches, %d ms without appends", names[k%len(names)], predicting.Milliseconds(), learning.Milliseconds(), appending.Milliseconds())
+				t.Logf(
+					"the server of %s dies: %d ms without predictions, %d ms without teaches, %d ms without appends",
+					names[k%len(names)], predicting.Milliseconds(), learning.Milliseconds(),
+					appending.Milliseconds(),
+				)
 				if predicting > bound {
 					t.Errorf("%s without predictions", predicting)
 				}
@@ -667,7 +714,10 @@ func TestServerDeath(t *testing.T) {
 			}
 			for what, all := range map[string][]time.Duration{"predictions": predictions, "teaches": lessons, "appends to the log": appends} { // order: each is a line
 				slices.Sort(all)
-				t.Logf("%d workers, %d deaths: without %s for %d ms in the median, %d at most", len(names), deaths, what, all[deaths/2].Milliseconds(), all[deaths-1].Milliseconds())
+				t.Logf(
+					"%d workers, %d deaths: without %s for %d ms in the median, %d at most", len(names), deaths,
+					what, all[deaths/2].Milliseconds(), all[deaths-1].Milliseconds(),
+				)
 			}
 		})
 	}
@@ -676,7 +726,9 @@ func TestServerDeath(t *testing.T) {
 // bereave kills a server and returns how long clients on the others get no
 // predictions, teach nothing, and get nothing stored. Afterwards all is well
 // again.
-func (c *cluster) bereave(t *testing.T, victim int, id string, rows [][]byte) (predicting, learning, appending time.Duration) {
+func (c *cluster) bereave(
+	t *testing.T, victim int, id string, rows [][]byte,
+) (predicting, learning, appending time.Duration) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
 	defer clients.Wait()
@@ -699,7 +751,10 @@ func (c *cluster) bereave(t *testing.T, victim int, id string, rows [][]byte) (p
 		clients.Go(func() {
 			for k := 0; ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
 				attempt, done := context.WithTimeout(ctx, killAsk)
-				_, err := bus.Ask(attempt, nc, "penguins.teach", rows[k%len(rows)], nats.Header{"Nats-Msg-Id": {fmt.Sprintf("%s-%d-%d", id, i, k)}})
+				_, err := bus.Ask(
+					attempt, nc, "penguins.teach", rows[k%len(rows)],
+					nats.Header{"Nats-Msg-Id": {fmt.Sprintf("%s-%d-%d", id, i, k)}},
+				)
 				done()
 				if err == nil {
 					lessons.hit()

@@ -67,7 +67,10 @@ again from it, bit for bit, and with --reply compares what was answered.`,
 	f := cmd.Flags()
 	f.BoolVar(&o.json, "json", false, "print the result as JSON")
 	f.StringVar(&o.receipt, "receipt", "", "verify this receipt of an answer")
-	f.StringVar(&o.request, "request", "", "with --receipt: the request's body, to predict again; a file, - is standard input")
+	f.StringVar(
+		&o.request, "request", "",
+		"with --receipt: the request's body, to predict again; a file, - is standard input",
+	)
 	f.StringVar(&o.reply, "reply", "", "with --request: the answer's body, to compare; a file")
 	return cmd
 }
@@ -123,7 +126,8 @@ func (o *verifyOptions) verifyFleet(cmd *cobra.Command, h *history) error {
 		for _, a := range attestations {
 			arbiter, folded := own[at]
 			live := slices.ContainsFunc(replicas, func(h fleet.Heartbeat) bool { return h.Replica == a.Replica })
-			if folded && live && a.Comparable(arbiter) && !a.Same(arbiter) && (result.FirstBadSeq == nil || at < *result.FirstBadSeq) {
+			if folded && live && a.Comparable(arbiter) && !a.Same(arbiter) &&
+				(result.FirstBadSeq == nil || at < *result.FirstBadSeq) {
 				result.FirstBadSeq = &at
 			}
 		}
@@ -157,7 +161,9 @@ func pastCheckpoints(ctx context.Context, h *history) (map[uint64][]fleet.Attest
 }
 
 // attested waits until every live replica has attested a checkpoint.
-func (h *history) attested(ctx context.Context, seq uint64, timeout time.Duration) ([]fleet.Heartbeat, []fleet.Attestation, error) {
+func (h *history) attested(
+	ctx context.Context, seq uint64, timeout time.Duration,
+) ([]fleet.Heartbeat, []fleet.Attestation, error) {
 	for deadline := time.Now().Add(timeout); ; {
 		replicas, err := fleet.Heartbeats(ctx, h.Heartbeats)
 		if err != nil {
@@ -183,7 +189,10 @@ func (h *history) attested(ctx context.Context, seq uint64, timeout time.Duratio
 
 // compareFleet compares what replicas attested with the arbiter's fold.
 func compareFleet(arbiter fleet.Attestation, replicas []fleet.Heartbeat, votes []fleet.Attestation) verified {
-	out := verified{Identical: len(replicas) > 0, Seq: arbiter.Seq, Digest: arbiter.Digest, Replicas: []verifiedReplica{}, Blame: []string{}}
+	out := verified{
+		Identical: len(replicas) > 0, Seq: arbiter.Seq, Digest: arbiter.Digest,
+		Replicas: []verifiedReplica{}, Blame: []string{},
+	}
 	differs := func(who string) {
 		if !slices.Contains(out.Blame, who) {
 			out.Blame = append(out.Blame, who)
@@ -241,9 +250,15 @@ func (o *verifyOptions) print(cmd *cobra.Command, v verified) error {
 	case len(v.Replicas) == 0:
 		return &exitError{exitUnreachable, errors.New("no replica is alive: start one with lockstep worker")}
 	case !v.Identical && v.FirstBadSeq != nil:
-		return fmt.Errorf("not identical at sequence %d; the first checkpoint that differs is %d; to blame: %s", v.Seq, *v.FirstBadSeq, strings.Join(v.Blame, ", "))
+		return fmt.Errorf(
+			"not identical at sequence %d; the first checkpoint that differs is %d; to blame: %s", v.Seq,
+			*v.FirstBadSeq, strings.Join(v.Blame, ", "),
+		)
 	case !v.Identical:
-		return fmt.Errorf("not proven: not every replica attested sequence %d in time (see --timeout), or one is quarantined", v.Seq)
+		return fmt.Errorf(
+			"not proven: not every replica attested sequence %d in time (see --timeout), or one is quarantined",
+			v.Seq,
+		)
 	case !o.json:
 		who := fmt.Sprintf("All %d replicas are identical", len(v.Replicas))
 		if len(v.Replicas) == 1 {
@@ -319,13 +334,22 @@ func (o *verifyOptions) verifyReceipt(cmd *cobra.Command, h *history) error {
 	}
 	switch {
 	case r.Incarnation != g.Incarnation:
-		return fmt.Errorf("the receipt is of another log (%s) than the one of %s (%s), which was made anew since", r.Incarnation, h.name, g.Incarnation)
+		return fmt.Errorf(
+			"the receipt is of another log (%s) than the one of %s (%s), which was made anew since", r.Incarnation,
+			h.name, g.Incarnation,
+		)
 	case r.Contract != g.Contract[:len(r.Contract)]:
 		return fmt.Errorf("the receipt is of another contract (%s) than the log's (%.16s)", r.Contract, g.Contract)
 	case r.Seq > h.last:
-		return fmt.Errorf("the receipt is of sequence %d, and the log ends at %d: it was rolled back, or the receipt is forged", r.Seq, h.last)
+		return fmt.Errorf(
+			"the receipt is of sequence %d, and the log ends at %d: it was rolled back, or the receipt is forged",
+			r.Seq, h.last,
+		)
 	case h.first > 1 && (h.base == nil || r.Seq < h.base.Seq):
-		return fmt.Errorf("the receipt is of sequence %d, and a compaction cut the log below %d: it can be verified no more", r.Seq, h.first)
+		return fmt.Errorf(
+			"the receipt is of sequence %d, and a compaction cut the log below %d: it can be verified no more",
+			r.Seq, h.first,
+		)
 	}
 	m, err := h.start(cmd.Context())
 	if err != nil {

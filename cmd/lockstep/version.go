@@ -69,7 +69,11 @@ func versionCommand() *cobra.Command {
 			if from == "" {
 				from = "unknown"
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "lockstep %s (%s, %s)\nrevision        %s\nstate encoding  %s\ndefault spec    penguins, contract %.16s\n", v.Version, v.Go, v.Platform, from, v.Encoding, v.Contract)
+			fmt.Fprintf(
+				cmd.OutOrStdout(),
+				"lockstep %s (%s, %s)\nrevision        %s\nstate encoding  %s\ndefault spec    penguins, contract %.16s\n",
+				v.Version, v.Go, v.Platform, from, v.Encoding, v.Contract,
+			)
 			return nil
 		},
 	}

@@ -77,9 +77,13 @@ what it has accepted, and leaves.`,
 	c.addFlags(cmd)
 	addSpecFlag(cmd, &spec)
 	h.addFlags(cmd, "", "address of the HTTP door, host:port; :8080 is 127.0.0.1:8080 (default: none)")
-	cmd.Flags().StringVar(&name, "name", "", "the replica's name, unique in the fleet (default: the host's and a random part)")
-	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error; debug adds a line per HTTP request, without its content")
-	cmd.Flags().IntVar(&replicas, "replicas", 1, "JetStream replicas of the streams, if this worker makes them: 3 in a cluster")
+	cmd.Flags().
+		StringVar(&name, "name", "", "the replica's name, unique in the fleet (default: the host's and a random part)")
+	cmd.Flags().
+		StringVar(&level, "log-level", "info", "debug, info, warn or error; debug adds a line per HTTP request, without "+
+			"its content")
+	cmd.Flags().
+		IntVar(&replicas, "replicas", 1, "JetStream replicas of the streams, if this worker makes them: 3 in a cluster")
 	return cmd
 }
 

@@ -46,8 +46,12 @@ func TestCompose(t *testing.T) {
 				t.Errorf("%s publishes %s on %q", name, p.Published, p.HostIP)
 			}
 		}
-		if s.User != composeEnv["LOCKSTEP_USER"] || !s.ReadOnly || len(s.CapDrop) != 1 || s.CapDrop[0] != "ALL" || len(s.SecurityOpt) != 1 {
-			t.Errorf("%s is not tight: user %q, read only %t, drops %v, %v", name, s.User, s.ReadOnly, s.CapDrop, s.SecurityOpt)
+		if s.User != composeEnv["LOCKSTEP_USER"] || !s.ReadOnly || len(s.CapDrop) != 1 || s.CapDrop[0] != "ALL" ||
+			len(s.SecurityOpt) != 1 {
+			t.Errorf(
+				"%s is not tight: user %q, read only %t, drops %v, %v", name, s.User, s.ReadOnly, s.CapDrop,
+				s.SecurityOpt,
+			)
 		}
 		for key, value := range s.Environment { // order: each is looked at by itself
 			if secret.MatchString(key) && value != nil && !strings.HasPrefix(*value, "/run/secrets/") {

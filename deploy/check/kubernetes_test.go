@@ -120,7 +120,8 @@ func TestManifests(t *testing.T) {
 	}
 	for name, p := range templates { // order: each is looked at by itself
 		s := p.Spec.SecurityContext
-		if s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.SeccompProfile == nil || s.SeccompProfile.Type != core.SeccompProfileTypeRuntimeDefault {
+		if s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.SeccompProfile == nil ||
+			s.SeccompProfile.Type != core.SeccompProfileTypeRuntimeDefault {
 			t.Errorf("%s: the pod may be root, or make any system call", name)
 		}
 		if p.Spec.AutomountServiceAccountToken == nil || *p.Spec.AutomountServiceAccountToken {
@@ -128,11 +129,15 @@ func TestManifests(t *testing.T) {
 		}
 		for _, c := range p.Spec.Containers {
 			s := c.SecurityContext
-			if s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem ||
-				s.Capabilities == nil || !slices.Contains(s.Capabilities.Drop, "ALL") {
+			if s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation ||
+				s.ReadOnlyRootFilesystem == nil ||
+				!*s.ReadOnlyRootFilesystem ||
+				s.Capabilities == nil ||
+				!slices.Contains(s.Capabilities.Drop, "ALL") {
 				t.Errorf("%s: the container %s is not tight", name, c.Name)
 			}
-			if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
+			if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() ||
+				c.Resources.Limits.Memory().IsZero() {
 				t.Errorf("%s: the container %s has no resources", name, c.Name)
 			}
 			volumes := map[string]bool{}
@@ -187,7 +192,8 @@ func TestManifests(t *testing.T) {
 	}
 	// The job's pods must not be counted as workers.
 	for _, object := range all {
-		if b, ok := object.(*policy.PodDisruptionBudget); ok && covers(b.Spec.Selector.MatchLabels, templates["lockstep-init"].Labels) {
+		if b, ok := object.(*policy.PodDisruptionBudget); ok &&
+			covers(b.Spec.Selector.MatchLabels, templates["lockstep-init"].Labels) {
 			t.Errorf("the budget %s counts the job's pods", b.Name)
 		}
 	}
@@ -281,7 +287,9 @@ func TestServersEnvironment(t *testing.T) {
 	}
 	for _, found := range names {
 		name := found[1]
-		if project.Services["nats-0"].Environment[name] == nil || project.Services["nats-2"].Environment[name] == nil || !inPods[name] || !strings.Contains(runbook, name+"=") {
+		if project.Services["nats-0"].Environment[name] == nil || project.Services["nats-2"].Environment[name] == nil ||
+			!inPods[name] ||
+			!strings.Contains(runbook, name+"=") {
 			t.Errorf("the servers' %s is not set everywhere", name)
 		}
 	}

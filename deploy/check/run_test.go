@@ -68,7 +68,8 @@ func TestCommands(t *testing.T) {
 	}
 	for where, args := range calls { // order: each is looked at by itself
 		// Help of a command that is not there is the program's own.
-		if out, err := exec.Command(program, append(args, "--help")...).CombinedOutput(); err != nil || !strings.Contains(string(out), "\n  lockstep "+args[0]+" ") {
+		if out, err := exec.Command(program, append(args, "--help")...).CombinedOutput(); err != nil ||
+			!strings.Contains(string(out), "\n  lockstep "+args[0]+" ") {
 			t.Errorf("%s: lockstep %s: %v\n%s", where, strings.Join(args, " "), err, out)
 		}
 	}
@@ -137,12 +138,18 @@ func TestComposeServes(t *testing.T) {
 		start(t, name, environment(s, root, here), program, inside(s.Command, root, func(text string) string {
 			return here(strings.Replace(text, "0.0.0.0:8080", door, 1))
 		})...)
-		eventually(t, name+" is ready", func() *exec.Cmd { return exec.Command(program, "health", "http://"+door+"/readyz") })
+		eventually(
+			t, name+" is ready",
+			func() *exec.Cmd { return exec.Command(program, "health", "http://"+door+"/readyz") },
+		)
 	}
 	// Who looks, sees three; who may not teach, does not.
 	as := func(user string, args ...string) *exec.Cmd {
-		return exec.Command(program, append(args, "-s", "tls://"+client["nats-0"], "--tlsca", filepath.Join(auth, "ca.pem"),
-			"--tlscert", filepath.Join(auth, user+".pem"), "--tlskey", filepath.Join(auth, user+"-key.pem"), "--inbox-prefix", "_INBOX."+user)...)
+		return exec.Command(program, append(
+			args, "-s", "tls://"+client["nats-0"], "--tlsca", filepath.Join(auth, "ca.pem"), "--tlscert",
+			filepath.Join(auth, user+".pem"), "--tlskey", filepath.Join(auth, user+"-key.pem"), "--inbox-prefix",
+			"_INBOX."+user,
+		)...)
 	}
 	out, err := as("observer", "status", "--json").Output()
 	if err != nil || strings.Count(string(out), `"state":"ready"`) != 3 {
@@ -152,7 +159,8 @@ func TestComposeServes(t *testing.T) {
 	if out, err := as("teacher", event...).CombinedOutput(); err != nil {
 		t.Errorf("a teacher: %v\n%s", err, out)
 	}
-	if out, err := as("predictor", event...).CombinedOutput(); err == nil || !strings.Contains(string(out), "right is missing") {
+	if out, err := as("predictor", event...).CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "right is missing") {
 		t.Errorf("a predictor teaches: %v\n%s", err, out)
 	}
 }

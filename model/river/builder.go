@@ -297,8 +297,11 @@ func (b *Builder) Finite(col *Column) bool {
 func (b *Builder) NonNegative() {
 	for i := range b.In {
 		if col := &b.In[i]; col.Kind == NumberColumn && col.Min < 0 && !b.c.limits.Unbounded {
-			b.Fail("column %q may be negative, which is not supported; give its input a min of 0 or more, and no StandardScaler before",
-				col.Name)
+			b.Fail(
+				"column %q may be negative, which is not supported; give its input a min of 0 or more, and no StandardScaler "+
+					"before",
+				col.Name,
+			)
 		}
 	}
 }

@@ -70,14 +70,23 @@ func (e *examination) readGenesis(data []byte, own *model.Spec) {
 		e.spec, err = g.ParseSpec()
 	}
 	if err != nil {
-		e.Add(bus.Fail, "contract", "the log is of another program or another version: use that", "the log's genesis cannot be read: %v", err)
+		e.Add(
+			bus.Fail, "contract", "the log is of another program or another version: use that",
+			"the log's genesis cannot be read: %v", err,
+		)
 		return
 	}
 	e.genesis = GenesisIdentity(g)
 	if own != nil {
 		mine := ContractOf(own)
 		if e.genesis.Differs(Identity{Contract: mine}) != 0 {
-			e.Add(bus.Fail, "contract", "start workers with the log's spec (nats stream get "+bus.StreamName(e.name)+" 1), or give the new model a name of its own", "the log was made with the contract %.16s, and this spec is %.16s", g.Contract, mine)
+			e.Add(
+				bus.Fail, "contract",
+				"start workers with the log's spec (nats stream get "+bus.StreamName(
+					e.name,
+				)+" 1), or give the new model a name of its own",
+				"the log was made with the contract %.16s, and this spec is %.16s", g.Contract, mine,
+			)
 			return
 		}
 	}
@@ -88,7 +97,10 @@ func (e *examination) readGenesis(data []byte, own *model.Spec) {
 func (e *examination) fleet(ctx context.Context, conn *bus.Conn, wait time.Duration) {
 	answers, err := bus.Gather(ctx, conn, e.name+".status", nil, wait)
 	if errors.Is(err, bus.ErrNobody) {
-		e.Add(bus.Fail, "fleet", "start at least two: lockstep worker", "no worker runs: nobody answers, and what is published waits in the log")
+		e.Add(
+			bus.Fail, "fleet", "start at least two: lockstep worker",
+			"no worker runs: nobody answers, and what is published waits in the log",
+		)
 		return
 	}
 	if err != nil {
@@ -98,7 +110,10 @@ func (e *examination) fleet(ctx context.Context, conn *bus.Conn, wait time.Durat
 	for _, a := range answers {
 		s, reason := ReadStatus(a.Data)
 		if reason != "" {
-			e.Add(bus.Fail, "fleet", "see who answers there: nats micro ls", "the status of %q cannot be read: %s", s.Replica, reason)
+			e.Add(
+				bus.Fail, "fleet", "see who answers there: nats micro ls", "the status of %q cannot be read: %s",
+				s.Replica, reason,
+			)
 			continue
 		}
 		e.statuses = append(e.statuses, s)
@@ -116,9 +131,15 @@ func (e *examination) fleet(ctx context.Context, conn *bus.Conn, wait time.Durat
 	}
 	switch {
 	case ready == 0:
-		e.Add(bus.Fail, "fleet", "see why in its status: lockstep status; and start another", "%d workers run, and none is ready: nobody answers", len(e.statuses))
+		e.Add(
+			bus.Fail, "fleet", "see why in its status: lockstep status; and start another",
+			"%d workers run, and none is ready: nobody answers", len(e.statuses),
+		)
 	case ready == 1:
-		e.Add(bus.Warn, "fleet", "start a second one, better a third: lockstep worker", "one worker alone is ready: if it stops nobody answers, and nobody bears its state out")
+		e.Add(
+			bus.Warn, "fleet", "start a second one, better a third: lockstep worker",
+			"one worker alone is ready: if it stops nobody answers, and nobody bears its state out",
+		)
 	default:
 		e.OK("fleet", "%d of %d workers are ready", ready, len(e.statuses))
 	}
@@ -130,23 +151,42 @@ func (e *examination) worker(s Status) {
 	before := len(*e.Findings)
 	switch {
 	case s.State == Quarantined.String():
-		e.Add(bus.Fail, check, "its machine may be failing: run lockstep verify, start a worker elsewhere, and then stop this one", "it is quarantined: its state was not the fleet's")
+		e.Add(
+			bus.Fail, check,
+			"its machine may be failing: run lockstep verify, start a worker elsewhere, and then stop this one",
+			"it is quarantined: its state was not the fleet's",
+		)
 	case s.State != Ready.String():
-		e.Add(bus.Warn, check, "wait; if it stays so, see its log", "it is %s at sequence %d, %d messages behind", s.State, s.Seq, s.Lag)
+		e.Add(
+			bus.Warn, check, "wait; if it stays so, see its log", "it is %s at sequence %d, %d messages behind",
+			s.State, s.Seq, s.Lag,
+		)
 	case s.Lag > MaxBehind:
-		e.Add(bus.Warn, check, "give it more CPU, or publish in batches (lockstep learn does)", "it is %d messages behind the log", s.Lag)
+		e.Add(
+			bus.Warn, check, "give it more CPU, or publish in batches (lockstep learn does)",
+			"it is %d messages behind the log", s.Lag,
+		)
 	}
 	if s.Differs(e.genesis).Has(OtherContract) {
-		e.Add(bus.Fail, check, "stop it, and start it with the log's spec", "it has the contract %.16s, and the log %.16s", s.Contract, e.genesis.Contract)
+		e.Add(
+			bus.Fail, check, "stop it, and start it with the log's spec",
+			"it has the contract %.16s, and the log %.16s", s.Contract, e.genesis.Contract,
+		)
 	}
 	if s.Advisory != "" {
 		e.Add(bus.Warn, check, "see the runbook, deploy/README.md", "it says: %s", s.Advisory)
 	}
 	if s.Dropped > 0 {
-		e.Add(bus.Warn, check, "start more workers, or have clients ask less at once", "it has lost %d requests that came faster than it answers", s.Dropped)
+		e.Add(
+			bus.Warn, check, "start more workers, or have clients ask less at once",
+			"it has lost %d requests that came faster than it answers", s.Dropped,
+		)
 	}
 	if s.Uncounted+int64(s.Unreported) > 0 {
-		e.Add(bus.Warn, check, "see whether "+bus.StreamName(e.name)+"_COUNTS and _VERDICTS are well", "%d predictions were not counted, %d rejections not reported", s.Uncounted, s.Unreported)
+		e.Add(
+			bus.Warn, check, "see whether "+bus.StreamName(e.name)+"_COUNTS and _VERDICTS are well",
+			"%d predictions were not counted, %d rejections not reported", s.Uncounted, s.Unreported,
+		)
 	}
 	if len(*e.Findings) == before {
 		e.OK(check, "%s at sequence %d, %d behind", s.State, s.Seq, s.Lag)
@@ -157,19 +197,34 @@ func (e *examination) worker(s Status) {
 func (e *examination) pair(a, b Status) {
 	both := a.Replica + " and " + b.Replica
 	if a.Replica == b.Replica {
-		e.Add(bus.Fail, "names", "give each its own: lockstep worker --name", "two workers have the name %s, and write over each other's word", a.Replica)
+		e.Add(
+			bus.Fail, "names", "give each its own: lockstep worker --name",
+			"two workers have the name %s, and write over each other's word", a.Replica,
+		)
 		return
 	}
 	if a.Version != b.Version {
-		e.Add(bus.Warn, "versions", "finish the upgrade: the same contract may mix, but not for ever", "%s run %s and %s", both, a.Version, b.Version)
+		e.Add(
+			bus.Warn, "versions", "finish the upgrade: the same contract may mix, but not for ever",
+			"%s run %s and %s", both, a.Version, b.Version,
+		)
 	}
 	switch differ := a.Differs(b.Identity); {
 	case differ.Has(OtherIncarnation):
-		e.Add(bus.Fail, "agreement", "have them reach the same servers: compare their --server and accounts", "%s fold two logs, %s and %s", both, a.Incarnation, b.Incarnation)
+		e.Add(
+			bus.Fail, "agreement", "have them reach the same servers: compare their --server and accounts",
+			"%s fold two logs, %s and %s", both, a.Incarnation, b.Incarnation,
+		)
 	case differ.Has(OtherEncoding):
-		e.Add(bus.Warn, "agreement", "finish the upgrade: until then nobody compares them", "%s encode their states differently: %s and %s", both, a.Encoding, b.Encoding)
+		e.Add(
+			bus.Warn, "agreement", "finish the upgrade: until then nobody compares them",
+			"%s encode their states differently: %s and %s", both, a.Encoding, b.Encoding,
+		)
 	case differ == 0 && a.Seq == b.Seq && (a.LogChain != b.LogChain || a.StateChain != b.StateChain || a.Digest != b.Digest):
-		e.Add(bus.Fail, "agreement", "lockstep verify says who is right, and the fleet quarantines the other", "%s differ at sequence %d: digests %.12s and %.12s", both, a.Seq, a.Digest, b.Digest)
+		e.Add(
+			bus.Fail, "agreement", "lockstep verify says who is right, and the fleet quarantines the other",
+			"%s differ at sequence %d: digests %.12s and %.12s", both, a.Seq, a.Digest, b.Digest,
+		)
 	}
 }
 
@@ -201,8 +256,11 @@ func (e *examination) kept(ctx context.Context, conn *bus.Conn) {
 func (e *examination) skipped(bucket, _ string, all []Unreadable) {
 	for _, u := range all {
 		key := "'" + strings.ReplaceAll(u.Key, "'", `'\''`) + "'" // it may be a stranger's, and is for a shell
-		e.Add(bus.Warn, "bucket "+bucket, fmt.Sprintf("unless a worker of another version wrote it, remove it: nats kv del %s %s", bucket, key),
-			"a value cannot be read, and is skipped: %s", u)
+		e.Add(
+			bus.Warn, "bucket "+bucket,
+			fmt.Sprintf("unless a worker of another version wrote it, remove it: nats kv del %s %s", bucket, key),
+			"a value cannot be read, and is skipped: %s", u,
+		)
 	}
 }
 
@@ -219,7 +277,11 @@ func (e *examination) attested(ctx context.Context, buckets Buckets) {
 			switch {
 			case a.Arbiter || b.Arbiter || !a.Comparable(b):
 			case !a.Same(b):
-				e.Add(bus.Fail, "checkpoints", "lockstep verify says who is right; who is wrong is folded anew, or quarantined", "%s and %s attested different states at sequence %d", b.Replica, a.Replica, a.Seq)
+				e.Add(
+					bus.Fail, "checkpoints",
+					"lockstep verify says who is right; who is wrong is folded anew, or quarantined",
+					"%s and %s attested different states at sequence %d", b.Replica, a.Replica, a.Seq,
+				)
 			default:
 				agreed = max(agreed, a.Seq)
 			}
@@ -243,7 +305,10 @@ func (e *examination) snapshots(ctx context.Context, buckets Buckets) {
 		return
 	}
 	for _, a := range asides {
-		e.Add(bus.Warn, "snapshots", "nothing, if a newer one is good; see lockstep snapshot ls", "the snapshot of %d was set aside by %s: %s", a.Seq, a.Replica, a.Reason)
+		e.Add(
+			bus.Warn, "snapshots", "nothing, if a newer one is good; see lockstep snapshot ls",
+			"the snapshot of %d was set aside by %s: %s", a.Seq, a.Replica, a.Reason,
+		)
 	}
 	all = slices.DeleteFunc(all, func(s Snapshot) bool {
 		return slices.ContainsFunc(asides, func(a RejectedSnapshot) bool { return a.Object == s.Object })
@@ -251,7 +316,10 @@ func (e *examination) snapshots(ctx context.Context, buckets Buckets) {
 	e.head(ctx, buckets, base)
 	if len(all) == 0 {
 		if e.last > snapshotBehind {
-			e.Add(bus.Warn, "snapshots", "have the fleet write one: lockstep snapshot put", "there is no snapshot: who starts cold replays all %d messages", e.last)
+			e.Add(
+				bus.Warn, "snapshots", "have the fleet write one: lockstep snapshot put",
+				"there is no snapshot: who starts cold replays all %d messages", e.last,
+			)
 		}
 		return
 	}
@@ -262,13 +330,19 @@ func (e *examination) snapshots(ctx context.Context, buckets Buckets) {
 	}
 	behind := e.last - min(e.last, newest.Seq)
 	if behind > snapshotBehind {
-		e.Add(bus.Warn, "snapshots", "have the fleet write one: lockstep snapshot put; and see why it did not", "the newest snapshot is of %d, %s: who starts cold replays %d messages", newest.Seq, age, behind)
+		e.Add(
+			bus.Warn, "snapshots", "have the fleet write one: lockstep snapshot put; and see why it did not",
+			"the newest snapshot is of %d, %s: who starts cold replays %d messages", newest.Seq, age, behind,
+		)
 	}
 	if e.spec == nil {
 		return
 	}
 	if _, err := LoadSnapshot(ctx, buckets.Snapshots, e.spec, newest); err != nil && newest.Encoding == model.Encoding {
-		e.Add(bus.Fail, "snapshots", "have the fleet write another: lockstep snapshot put", "the newest snapshot, of %d, cannot be used: %v", newest.Seq, err)
+		e.Add(
+			bus.Fail, "snapshots", "have the fleet write another: lockstep snapshot put",
+			"the newest snapshot, of %d, cannot be used: %v", newest.Seq, err,
+		)
 		return
 	}
 	e.OK("snapshots", "the newest is of %d, %s, and is intact", newest.Seq, age)
@@ -276,12 +350,18 @@ func (e *examination) snapshots(ctx context.Context, buckets Buckets) {
 
 // head looks at where the log begins.
 func (e *examination) head(ctx context.Context, buckets Buckets, base *Snapshot) {
-	const mend = "restore the log from its back-up (deploy/README.md), or keep a worker that has all of it running, and run lockstep snapshot put"
+	const mend = "restore the log from its back-up (deploy/README.md), or keep a worker that has all of it running, " +
+		"and run lockstep snapshot put"
 	switch {
 	case e.first <= 1:
 		return
 	case base == nil:
-		e.Add(bus.Fail, "log", mend, "it begins at %d, and nobody keeps what came before: it was purged, and not by lockstep compact. A worker that starts anew cannot learn across the hole", e.first)
+		e.Add(
+			bus.Fail, "log", mend,
+			"it begins at %d, and nobody keeps what came before: it was purged, and not by lockstep compact. A worker that "+
+				"starts anew cannot learn across the hole",
+			e.first,
+		)
 		return
 	case base.Seq < e.first:
 		e.Add(bus.Fail, "log", mend, "it begins at %d, and the base ends at %d: what is between is gone", e.first, base.Seq)

@@ -102,7 +102,8 @@ func TestPeers(t *testing.T) {
 		{Replica: "e", Seq: 6, Votes: true, Identity: Identity{"", "c", "e"}},
 	}
 	peers := Peers(all, own)
-	if len(peers) != 4 || Furthest(peers) != 7 || Rank(peers, "c") != 1 || Rank(peers, "a") != 0 || len(Voters(peers)) != 3 {
+	if len(peers) != 4 || Furthest(peers) != 7 || Rank(peers, "c") != 1 || Rank(peers, "a") != 0 ||
+		len(Voters(peers)) != 3 {
 		t.Errorf("got %d peers, the furthest at %d, c of rank %d, a of %d, %d voters; want 4, 7, 1, 0, 3",
 			len(peers), Furthest(peers), Rank(peers, "c"), Rank(peers, "a"), len(Voters(peers)))
 	}
@@ -121,7 +122,10 @@ func TestUnreadable(t *testing.T) {
 			skipped[u.Key] = u.Reason
 		}
 	}}
-	heartbeat := Heartbeat{Replica: "well", State: "ready", Identity: Identity{Contract: sum, Encoding: "e"}, LogChain: sum, StateChain: sum}
+	heartbeat := Heartbeat{
+		Replica: "well", State: "ready", Identity: Identity{Contract: sum, Encoding: "e"},
+		LogChain: sum, StateChain: sum,
+	}
 	pointer := Snapshot{Attestation: attestation("well", 5), Object: "o-1", Size: 9, Attested: []string{"well"}}
 	put(t, kv, "replica.well", heartbeat)
 	put(t, kv, AttestKey(5)+".well", attestation("well", 5))
@@ -160,7 +164,10 @@ func TestUnreadable(t *testing.T) {
 		{"replica.i", edited(named("i"), "state_chain", `"0123"`), "its state_chain is not 64 hexadecimal digits"},
 		{"replica.j", edited(named("j"), "log_chain", ""), "its log_chain is not 64 hexadecimal digits"},
 		{"replica.k", edited(named("k"), "digest", `"zz"`), "its digest is not 64 hexadecimal digits"},
-		{"replica.l", edited(named("l"), "contract", `"`+strings.ToUpper(sum)+`"`), "its contract is not 64 hexadecimal digits"},
+		{
+			"replica.l", edited(named("l"), "contract", `"`+strings.ToUpper(sum)+`"`),
+			"its contract is not 64 hexadecimal digits",
+		},
 		{"replica.m", edited(named("m"), "state", `"\u001b[31m"`), "its state is not a name"},
 		{"replica.n", edited(named("other"), "x", "1"), "not a value of this key"},
 		{"replica.o.p", edited(named("o.p"), "x", "1"), "its replica is not a name"},
@@ -194,9 +201,12 @@ func TestUnreadable(t *testing.T) {
 	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		t.Fatal(err)
 	}
-	if len(heartbeats) != 1 || len(attestations) != 1 || len(snapshots) != 1 || len(rejected) != 1 || base == nil || reads != 5 {
-		t.Errorf("got %d heartbeats, %d attestations, %d snapshots, %d rejected, base %v in %d reads, want one of each in 5",
-			len(heartbeats), len(attestations), len(snapshots), len(rejected), base, reads)
+	if len(heartbeats) != 1 || len(attestations) != 1 || len(snapshots) != 1 || len(rejected) != 1 || base == nil ||
+		reads != 5 {
+		t.Errorf(
+			"got %d heartbeats, %d attestations, %d snapshots, %d rejected, base %v in %d reads, want one of each in 5",
+			len(heartbeats), len(attestations), len(snapshots), len(rejected), base, reads,
+		)
 	}
 	for _, c := range cases {
 		if got := skipped[c.key]; !strings.Contains(got, c.reason) || len(got) > maxReason {
@@ -213,7 +223,10 @@ func TestUnreadable(t *testing.T) {
 // read of another is there to show.
 func TestReadStatus(t *testing.T) {
 	t.Parallel()
-	good := Status{Replica: "a", State: "ready", Seq: 7, Identity: Identity{"i", sum, "e"}, LogChain: sum, StateChain: sum, Digest: sum}
+	good := Status{
+		Replica: "a", State: "ready", Seq: 7, Identity: Identity{"i", sum, "e"}, LogChain: sum,
+		StateChain: sum, Digest: sum,
+	}
 	data, err := json.Marshal(good)
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,10 @@ func Roles(name string) []Role {
 	ask := subjects("predict", "explain", "status")
 	// Reading a stream: whole, message by message, or through a consumer.
 	consume := func(streams ...string) []string {
-		return slices.Concat(below(api("CONSUMER.CREATE", streams...)), below(api("CONSUMER.MSG.NEXT", streams...)), below(api("CONSUMER.DELETE", streams...)))
+		return slices.Concat(
+			below(api("CONSUMER.CREATE", streams...)), below(api("CONSUMER.MSG.NEXT", streams...)),
+			below(api("CONSUMER.DELETE", streams...)),
+		)
 	}
 	read := slices.Concat(api("STREAM.INFO", streams...), below(api("DIRECT.GET", streams...)))
 
@@ -60,23 +63,44 @@ func Roles(name string) []Role {
 				subjects("learn", "ctl.checkpoint", "advisory.>"), []string{counted, reported, "_INBOX.>"},
 				[]string{"$KV." + heartbeats + ".>", "$KV." + checkpoints + ".>", "$O." + snapshots + ".>"},
 				api("STREAM.INFO", streams...),
-				api("DIRECT.GET", log, counts+".>", "KV_"+heartbeats, "KV_"+checkpoints, "KV_"+checkpoints+".>", "OBJ_"+snapshots+".>"),
-				api("CONSUMER.CREATE", log+".>", "OBJ_"+snapshots+".>"), api("CONSUMER.MSG.NEXT", log+".>"), api("CONSUMER.DELETE", log+".>", "OBJ_"+snapshots+".>"),
+				api(
+					"DIRECT.GET", log, counts+".>", "KV_"+heartbeats, "KV_"+checkpoints, "KV_"+checkpoints+".>",
+					"OBJ_"+snapshots+".>",
+				),
+				api(
+					"CONSUMER.CREATE", log+".>", "OBJ_"+snapshots+".>",
+				),
+				api("CONSUMER.MSG.NEXT", log+".>"), api("CONSUMER.DELETE", log+".>", "OBJ_"+snapshots+".>"),
 				[]string{"$JS.FC.OBJ_" + snapshots + ".>"},
-				api("STREAM.PURGE", "KV_"+heartbeats, "KV_"+checkpoints, "OBJ_"+snapshots)),
+				api("STREAM.PURGE", "KV_"+heartbeats, "KV_"+checkpoints, "OBJ_"+snapshots),
+			),
 			append(subjects("predict", "explain", "teach", "status"), "$SRV.>")},
 		{"observer", "look: status, verdicts, the log, what JetStream says of them",
 			slices.Concat(
-				subjects("status"), []string{"$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.NAMES"},
-				read, consume(log, verdicts, "OBJ_"+snapshots), []string{"$JS.FC.OBJ_" + snapshots + ".>", "$JS.FC." + log + ".>", "$JS.FC." + verdicts + ".>"},
-				api("CONSUMER.LIST", streams...), api("CONSUMER.NAMES", streams...), below(api("CONSUMER.INFO", streams...))),
+				subjects("status"), []string{"$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.NAMES"}, read,
+				consume(log, verdicts, "OBJ_"+snapshots),
+				[]string{"$JS.FC.OBJ_" + snapshots + ".>", "$JS.FC." + log + ".>", "$JS.FC." + verdicts + ".>"},
+				api("CONSUMER.LIST", streams...), api("CONSUMER.NAMES", streams...),
+				below(api("CONSUMER.INFO", streams...)),
+			),
 			append(subjects("advisory.>"), reported)},
 		{"operator", "make, change, compact, back up, restore and delete what the model keeps",
 			slices.Concat(
 				subjects(">"), []string{"$SRV.>", "$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.NAMES"},
-				api("STREAM.*", streams...), api("STREAM.MSG.*", streams...), api("STREAM.LEADER.STEPDOWN", streams...), api("STREAM.PEER.REMOVE", streams...), below(api("DIRECT.GET", streams...)),
-				below(api("CONSUMER.*", streams...)), below(api("CONSUMER.MSG.NEXT", streams...)), below(api("CONSUMER.DURABLE.CREATE", streams...)),
-				restoreSubjects(streams), []string{"$JS.FC.>", "$KV." + heartbeats + ".>", "$KV." + checkpoints + ".>", "$O." + snapshots + ".>"}),
+				api(
+					"STREAM.*",
+					streams...),
+				api("STREAM.MSG.*", streams...), api("STREAM.LEADER.STEPDOWN", streams...),
+				api("STREAM.PEER.REMOVE", streams...), below(api("DIRECT.GET", streams...)),
+				below(
+					api("CONSUMER.*", streams...),
+				),
+				below(api("CONSUMER.MSG.NEXT", streams...)), below(api("CONSUMER.DURABLE.CREATE", streams...)),
+				restoreSubjects(
+					streams,
+				),
+				[]string{"$JS.FC.>", "$KV." + heartbeats + ".>", "$KV." + checkpoints + ".>", "$O." + snapshots + ".>"},
+			),
 			append(subjects("advisory.>"), reported, "$JS.EVENT.ADVISORY.>")},
 	}
 }

@@ -57,7 +57,10 @@ func TestJudge(t *testing.T) {
 			want = Split // three of six are no strict majority
 		}
 		if got, differ := Judge(mine, votes, voters); got != want || len(differ) != c.differ {
-			t.Errorf("voters %q, votes %q: got %s and %d that differ, want %s and %d", c.voters, c.votes, got, len(differ), want, c.differ)
+			t.Errorf(
+				"voters %q, votes %q: got %s and %d that differ, want %s and %d", c.voters, c.votes, got,
+				len(differ), want, c.differ,
+			)
 		}
 	}
 }
@@ -66,9 +69,14 @@ func TestJudge(t *testing.T) {
 // counted, what a replica attested that is gone is.
 func TestCurrent(t *testing.T) {
 	votes := []Attestation{
-		{Replica: "a", Boot: "1", Fold: 1}, {Replica: "b", Boot: "1", Fold: 0}, {Replica: "c", Boot: "0", Fold: 1}, {Replica: "gone"},
+		{
+			Replica: "a", Boot: "1", Fold: 1,
+		}, {Replica: "b", Boot: "1", Fold: 0}, {Replica: "c", Boot: "0", Fold: 1}, {Replica: "gone"},
 	}
-	peers := []Heartbeat{{Replica: "a", Boot: "1", Fold: 1}, {Replica: "b", Boot: "1", Fold: 1}, {Replica: "c", Boot: "1", Fold: 1}}
+	peers := []Heartbeat{
+		{Replica: "a", Boot: "1", Fold: 1}, {Replica: "b", Boot: "1", Fold: 1},
+		{Replica: "c", Boot: "1", Fold: 1},
+	}
 	var got []string
 	for _, v := range Current(votes, peers) {
 		got = append(got, v.Replica)

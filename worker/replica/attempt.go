@@ -152,9 +152,13 @@ func (a *attempt) deliver(e *entry) error {
 func (r *Replica) fail(err error) error {
 	var panicked *PanicError
 	if errors.As(err, &panicked) {
-		r.log.Error("a component panicked", "seq", panicked.Seq, "panic", fmt.Sprint(panicked.Value), "stack", string(panicked.Stack))
+		r.log.Error(
+			"a component panicked", "seq", panicked.Seq, "panic", fmt.Sprint(panicked.Value), "stack",
+			string(panicked.Stack),
+		)
 		r.advise("failed", fmt.Sprintf("%v; this replica applies nothing more and answers nothing but its status. "+
-			"The same message will do the same to every replica of this program: report it, and start workers of a program that is fixed", err))
+			"The same message will do the same to every replica of this program: report it, and start workers of a program "+
+			"that is fixed", err))
 	}
 	return err
 }
@@ -217,10 +221,21 @@ func (r *Replica) jump(ctx context.Context, gap *bus.GapError, first, last uint6
 	}
 	applied := r.Applied()
 	if !r.restore(ctx, r.core.incarnation(), max(first, gap.Got), last, math.MaxUint64) {
-		return fmt.Errorf("%w; no snapshot covers it (see lockstep snapshot ls): restore the log, or let a replica that has all of it write one with lockstep snapshot put", gap)
+		return fmt.Errorf(
+			"%w; no snapshot covers it (see lockstep snapshot ls): restore the log, or let a replica that has all of it "+
+				"write one with lockstep snapshot put",
+			gap,
+		)
 	}
 	if applied > 0 {
-		r.advise("jumped", fmt.Sprintf("the log holds nothing from %d to %d any more; this replica goes on from a snapshot, and whether the log ever held what it had applied before cannot be checked", gap.Want, gap.Got-1))
+		r.advise(
+			"jumped",
+			fmt.Sprintf(
+				"the log holds nothing from %d to %d any more; this replica goes on from a snapshot, and whether the log ever "+
+					"held what it had applied before cannot be checked",
+				gap.Want, gap.Got-1,
+			),
+		)
 	}
 	return nil
 }
@@ -261,7 +276,10 @@ func (r *Replica) nameLoss(ctx context.Context, rolled *bus.RolledBackError) {
 // checkGenesis refuses a log that was made for another contract.
 func (r *Replica) checkGenesis(m *model.Message) error {
 	if m.Subject != model.SubjectGenesis {
-		return fmt.Errorf("the log %s does not begin with a genesis but with %q: it is not one of Lockstep's", r.cfg.Stream, m.Subject)
+		return fmt.Errorf(
+			"the log %s does not begin with a genesis but with %q: it is not one of Lockstep's", r.cfg.Stream,
+			m.Subject,
+		)
 	}
 	g, err := model.ParseGenesis(m.Data)
 	if err != nil {
@@ -269,7 +287,11 @@ func (r *Replica) checkGenesis(m *model.Message) error {
 	}
 	own := fleet.Identity{Contract: fleet.ContractOf(r.cfg.Spec)}
 	if own.Differs(fleet.GenesisIdentity(g)) != 0 {
-		return fmt.Errorf("%w: %s was made with %.16s, this worker's spec is %.16s; start it with the spec that the log was made with (it is in the log: nats stream get %[2]s 1), or give the new model a name of its own", ErrContract, r.cfg.Stream, g.Contract, own.Contract)
+		return fmt.Errorf(
+			"%w: %s was made with %.16s, this worker's spec is %.16s; start it with the spec that the log was made with (it "+
+				"is in the log: nats stream get %[2]s 1), or give the new model a name of its own",
+			ErrContract, r.cfg.Stream, g.Contract, own.Contract,
+		)
 	}
 	return nil
 }

@@ -161,7 +161,8 @@ func (a *audit) take(c *checkpoint) {
 	}
 	a.open = slices.DeleteFunc(a.open, func(o *checkpoint) bool { return o.Seq == c.Seq })
 	a.open = append(a.open, c)
-	if i := slices.IndexFunc(a.open, func(o *checkpoint) bool { return !a.tries(o) }); len(a.open) > attestKept && i >= 0 {
+	if i := slices.IndexFunc(a.open, func(o *checkpoint) bool { return !a.tries(o) }); len(a.open) > attestKept &&
+		i >= 0 {
 		a.open = slices.Delete(a.open, i, i+1)
 	}
 	if t := a.trial; t != nil && c.Seq == t.before.Seq && c.Fold > t.before.Fold {
@@ -186,7 +187,13 @@ func (a *audit) void() {
 	a.trial = nil
 	a.r.events.send(cleared{})
 	a.r.settled()
-	a.r.advise("cleared", fmt.Sprintf("folded anew, the log has no checkpoint at %d: it was taken back, and so is the doubt about this replica", t.before.Seq))
+	a.r.advise(
+		"cleared",
+		fmt.Sprintf(
+			"folded anew, the log has no checkpoint at %d: it was taken back, and so is the doubt about this replica",
+			t.before.Seq,
+		),
+	)
 }
 
 // tries tells whether a checkpoint is the one that this replica is on trial
@@ -264,7 +271,8 @@ func (a *audit) compare(ctx context.Context) {
 		}
 		r, differ := fleet.Judge(mine, votes, electorate)
 		c.agree = fleet.Agreeing(mine, votes, electorate)
-		if !c.rechecked && slices.ContainsFunc(differ, func(d fleet.Attestation) bool { return d.LogChain != mine.LogChain }) {
+		if !c.rechecked &&
+			slices.ContainsFunc(differ, func(d fleet.Attestation) bool { return d.LogChain != mine.LogChain }) {
 			c.rechecked = true
 			a.r.events.send(doubted{})
 		}
@@ -276,7 +284,9 @@ func (a *audit) compare(ctx context.Context) {
 
 // settle does what a ruling asks for, and returns whether the checkpoint is
 // done with.
-func (a *audit) settle(ctx context.Context, c *checkpoint, r fleet.Ruling, differ []fleet.Attestation, peers []fleet.Heartbeat) bool {
+func (a *audit) settle(
+	ctx context.Context, c *checkpoint, r fleet.Ruling, differ []fleet.Attestation, peers []fleet.Heartbeat,
+) bool {
 	onTrial := a.tries(c)
 	switch {
 	case a.done, a.r.State() == fleet.Failed:
@@ -297,7 +307,13 @@ func (a *audit) settle(ctx context.Context, c *checkpoint, r fleet.Ruling, diffe
 		return true
 	case r == fleet.Upheld:
 		a.differed = max(a.differed, c.Seq)
-		a.r.advise("diverged", fmt.Sprintf("at sequence %d %s; this replica agrees with the majority and goes on", c.Seq, a.differences(c, differ)))
+		a.r.advise(
+			"diverged",
+			fmt.Sprintf(
+				"at sequence %d %s; this replica agrees with the majority and goes on", c.Seq,
+				a.differences(c, differ),
+			),
+		)
 		a.snapshot(ctx, c)
 		return true
 	case (r == fleet.Outvoted || r == fleet.Split) && a.trial == nil:
@@ -338,7 +354,8 @@ func (a *audit) condemn(why string) {
 // other memory, must come to the same state first.
 func (a *audit) alone(ctx context.Context, c *checkpoint) (done bool) {
 	if c.beside == nil {
-		if c.state == nil || a.trial != nil || slices.ContainsFunc(a.open, func(o *checkpoint) bool { return o.beside != nil }) {
+		if c.state == nil || a.trial != nil ||
+			slices.ContainsFunc(a.open, func(o *checkpoint) bool { return o.beside != nil }) {
 			return true
 		}
 		c.beside = make(chan fleet.Attestation, 1)
@@ -361,7 +378,9 @@ func (a *audit) alone(ctx context.Context, c *checkpoint) (done bool) {
 }
 
 // verdict ends a trial once that is possible.
-func (a *audit) verdict(ctx context.Context, c *checkpoint, r fleet.Ruling, differ []fleet.Attestation, peers []fleet.Heartbeat) bool {
+func (a *audit) verdict(
+	ctx context.Context, c *checkpoint, r fleet.Ruling, differ []fleet.Attestation, peers []fleet.Heartbeat,
+) bool {
 	t := a.trial
 	if t.after.LogChain != t.before.LogChain { // rolled back in between: two folds of two logs prove nothing
 		t.before, t.after, t.base = *t.after, nil, a.agreed
@@ -372,7 +391,8 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r fleet.Ruling, diff
 	if _, state := a.r.core.differed(); state > 0 {
 		t.since = fmt.Sprintf(", first at %d", state)
 	}
-	waits := slices.ContainsFunc(peers, func(p fleet.Heartbeat) bool { return p.Refolding && p.Replica != c.Replica }) && time.Since(t.began) < trialPatience
+	waits := slices.ContainsFunc(peers, func(p fleet.Heartbeat) bool { return p.Refolding && p.Replica != c.Replica }) &&
+		time.Since(t.began) < trialPatience
 	if r == fleet.Undecided && waits {
 		return false
 	}
@@ -388,12 +408,24 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r fleet.Ruling, diff
 		a.healings++
 		a.r.healings.Store(int64(a.healings))
 		if a.healings >= maxHealings {
-			a.condemn(fmt.Sprintf("it was healed %d times, last at sequence %d: its machine, or the program, is not to be trusted", a.healings, c.Seq))
+			a.condemn(
+				fmt.Sprintf(
+					"it was healed %d times, last at sequence %d: its machine, or the program, is not to be trusted",
+					a.healings, c.Seq,
+				),
+			)
 			return true
 		}
 		a.r.events.send(cleared{})
 		a.r.settled()
-		a.r.advise("healed", fmt.Sprintf("at sequence %d this replica was wrong%s, folded anew, and is right now (healing %d; at the %drd it is quarantined)", c.Seq, t.since, a.healings, maxHealings))
+		a.r.advise(
+			"healed",
+			fmt.Sprintf(
+				"at sequence %d this replica was wrong%s, folded anew, and is right now (healing %d; at the %drd it is "+
+					"quarantined)",
+				c.Seq, t.since, a.healings, maxHealings,
+			),
+		)
 		return r != fleet.Undecided
 	case fleet.Outvoted:
 		a.trial = nil
@@ -404,7 +436,12 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r fleet.Ruling, diff
 	// once nobody else may still come to agree with it.
 	if !reproduced && !waits {
 		a.trial = nil
-		a.condemn(fmt.Sprintf("folded twice it is not the same: at sequence %d%s, before %.12s, then %.12s", c.Seq, t.since, t.before.Digest, t.after.Digest))
+		a.condemn(
+			fmt.Sprintf(
+				"folded twice it is not the same: at sequence %d%s, before %.12s, then %.12s", c.Seq, t.since,
+				t.before.Digest, t.after.Digest,
+			),
+		)
 		return true
 	}
 	// It may reproduce what is wrong: a fold beside the replica, in other
@@ -417,12 +454,24 @@ func (a *audit) verdict(ctx context.Context, c *checkpoint, r fleet.Ruling, diff
 	case shadow := <-t.shadow:
 		if shadow.Comparable(*t.after) && shadow.LogChain == t.after.LogChain && !shadow.Same(*t.after) {
 			a.trial = nil
-			a.condemn(fmt.Sprintf("a fold beside it gives another state: at sequence %d %.12s, and not %.12s", c.Seq, shadow.Digest, t.after.Digest))
+			a.condemn(
+				fmt.Sprintf(
+					"a fold beside it gives another state: at sequence %d %.12s, and not %.12s", c.Seq,
+					shadow.Digest, t.after.Digest,
+				),
+			)
 			return true
 		}
 	default:
 	}
-	a.r.advise("split", fmt.Sprintf("at sequence %d %s, and there is no majority: nobody serves until lockstep verify tells who is right, or another replica joins", c.Seq, a.differences(c, differ)))
+	a.r.advise(
+		"split",
+		fmt.Sprintf(
+			"at sequence %d %s, and there is no majority: nobody serves until lockstep verify tells who is right, or "+
+				"another replica joins",
+			c.Seq, a.differences(c, differ),
+		),
+	)
 	return false
 }
 
@@ -439,10 +488,19 @@ func (a *audit) differences(c *checkpoint, differ []fleet.Attestation) string {
 	}
 	var out []string
 	if len(log) > 0 {
-		out = append(out, fmt.Sprintf("the log that %s read is not the one that %s read: the servers hold different histories after sequence %d", strings.Join(log, ", "), mine.Replica, a.agreed))
+		out = append(
+			out,
+			fmt.Sprintf(
+				"the log that %s read is not the one that %s read: the servers hold different histories after sequence %d",
+				strings.Join(log, ", "), mine.Replica, a.agreed,
+			),
+		)
 	}
 	if len(state) > 0 {
-		out = append(out, fmt.Sprintf("the state of %s is not that of %s, of the same log", strings.Join(state, ", "), mine.Replica))
+		out = append(
+			out,
+			fmt.Sprintf("the state of %s is not that of %s, of the same log", strings.Join(state, ", "), mine.Replica),
+		)
 	}
 	return strings.Join(out, ", and ")
 }
@@ -508,7 +566,10 @@ func (r *Replica) shadow(ctx context.Context, seq, limit uint64, out chan<- flee
 
 // FoldTo folds a log into a model to a sequence, and returns what that
 // attests. It returns a *bus.GapError or *bus.RolledBackError as a tail does.
-func FoldTo(ctx context.Context, log Log, m *model.Model, seq uint64, seen ...func(*model.Model)) (fleet.Attestation, error) {
+func FoldTo(
+	ctx context.Context, log Log, m *model.Model, seq uint64,
+	seen ...func(*model.Model),
+) (fleet.Attestation, error) {
 	name := m.Spec().Name
 	from := bus.Position{Applied: m.Seq(), Check: func(msg *bus.Message) bool { return m.IsTip(Message(name, msg)) }}
 	var a fleet.Attestation

@@ -55,7 +55,10 @@ func follow(ctx context.Context, log Log, from bus.Position, spec *model.Spec, a
 
 // Message is a message of the log as the model reads it.
 func Message(name string, msg *bus.Message) model.Message {
-	return model.Message{Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, name+"."), ID: msg.ID, Data: msg.Data, Time: msg.Time.UnixNano()}
+	return model.Message{
+		Seq: msg.Seq, Subject: strings.TrimPrefix(msg.Subject, name+"."), ID: msg.ID, Data: msg.Data,
+		Time: msg.Time.UnixNano(),
+	}
 }
 
 // ahead is what was read and is not folded yet.

@@ -42,7 +42,10 @@ func record(n, size int) *recorded {
 	r := &recorded{end: errors.New("the end")}
 	for i := range n {
 		data := fmt.Appendf(nil, "%*d", size, i)
-		r.messages = append(r.messages, bus.Message{Seq: uint64(i + 1), Subject: "penguins.learn", Data: data, Time: time.Now(), Pending: uint64(n - i)})
+		r.messages = append(
+			r.messages,
+			bus.Message{Seq: uint64(i + 1), Subject: "penguins.learn", Data: data, Time: time.Now(), Pending: uint64(n - i)},
+		)
 	}
 	return r
 }

@@ -82,7 +82,8 @@ func (r *Replica) watchEnd(ctx context.Context) {
 			failures = 0
 			r.endAdvice("log-end")
 		} else if failures++; failures == endFailures {
-			r.advise("log-end", fmt.Sprintf("the server does not say where the log ends, so how far this replica is behind is not known: %v", err))
+			r.advise("log-end", fmt.Sprintf("the server does not say where the log ends, so how far this replica is behind "+
+				"is not known: %v", err))
 		}
 		far = r.sayBehind(far)
 		r.endNews()
@@ -100,7 +101,13 @@ func (r *Replica) sayBehind(far int) int {
 	case far+1 < behindLooks:
 		return far + 1
 	case is:
-		r.advise("behind", fmt.Sprintf("this replica is more than %d messages behind the log's end: it answers from an older state", farBehind))
+		r.advise(
+			"behind",
+			fmt.Sprintf(
+				"this replica is more than %d messages behind the log's end: it answers from an older state",
+				farBehind,
+			),
+		)
 	default:
 		r.endAdvice("behind")
 	}

@@ -71,7 +71,9 @@ func (r *rejections) add(name string, result *model.Result, chain [32]byte) {
 			r.log.Error("a rejection could not be written", "seq", result.Seq, "error", err)
 			continue
 		}
-		r.push(rejection{fmt.Sprintf("%s.verdict.rejected.%d.%d.%s", name, result.Seq, i, hex.EncodeToString(chain[:4])), data})
+		r.push(
+			rejection{fmt.Sprintf("%s.verdict.rejected.%d.%d.%s", name, result.Seq, i, hex.EncodeToString(chain[:4])), data},
+		)
 	}
 }
 

@@ -140,7 +140,10 @@ func New(cfg Config) (*Replica, error) {
 	if cfg.SnapshotEvery == 0 {
 		cfg.SnapshotEvery = snapshotEvery
 	}
-	r := &Replica{cfg: cfg, log: cfg.Logger.With("replica", cfg.Name), changed: make(chan struct{}, 1), events: newMailbox()}
+	r := &Replica{
+		cfg: cfg, log: cfg.Logger.With("replica", cfg.Name), changed: make(chan struct{}, 1),
+		events: newMailbox(),
+	}
 	r.readers()
 	r.core.init(m, cfg.Tamper, &r.lag)
 	r.lag.applied = &r.core.applied
@@ -265,7 +268,14 @@ func (r *Replica) join() error {
 		return fmt.Errorf("model service: %w", err)
 	}
 	if log, _ := r.core.differed(); log > 0 {
-		r.advise("replaced", fmt.Sprintf("from sequence %d on the log holds other messages than this replica had applied: those are learned now, and what stood there is gone", log))
+		r.advise(
+			"replaced",
+			fmt.Sprintf(
+				"from sequence %d on the log holds other messages than this replica had applied: those are learned now, and "+
+					"what stood there is gone",
+				log,
+			),
+		)
 	}
 	return nil
 }

@@ -36,7 +36,9 @@ func (a *audit) snapshot(ctx context.Context, c *checkpoint) {
 			return
 		}
 		began := time.Now()
-		stored, err := fleet.StoreSnapshot(ctx, a.r.cfg.Checkpoints, a.r.cfg.Snapshots, a.r.cfg.Spec, c.Attestation, state, attested)
+		stored, err := fleet.StoreSnapshot(
+			ctx, a.r.cfg.Checkpoints, a.r.cfg.Snapshots, a.r.cfg.Spec, c.Attestation, state, attested,
+		)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			a.r.log.Warn("a snapshot could not be written", "seq", c.Seq, "error", err)
@@ -92,7 +94,9 @@ func (r *Replica) restore(ctx context.Context, incarnation string, first, last, 
 
 // usable loads the newest snapshot that can be used: from sequence first on
 // the log has all messages, its last is last, and none after limit will do.
-func (r *Replica) usable(ctx context.Context, incarnation string, first, last, limit uint64) (*model.Model, *fleet.Snapshot) {
+func (r *Replica) usable(
+	ctx context.Context, incarnation string, first, last, limit uint64,
+) (*model.Model, *fleet.Snapshot) {
 	all, err := fleet.Snapshots(ctx, r.cfg.Checkpoints)
 	asides, asideErr := fleet.RejectedSnapshots(ctx, r.cfg.Checkpoints)
 	base, baseErr := fleet.Base(ctx, r.cfg.Checkpoints)
@@ -107,7 +111,8 @@ func (r *Replica) usable(ctx context.Context, incarnation string, first, last, l
 	for _, s := range slices.Backward(all) {
 		pinned := base != nil && s.Object == base.Object // a compaction has verified it
 		bad := slices.ContainsFunc(asides, func(a fleet.RejectedSnapshot) bool { return a.Object == s.Object })
-		if bad || s.Seq > limit && !pinned || s.Seq < first || s.Differs(own).Has(fleet.OtherContract|fleet.OtherIncarnation) {
+		if bad || s.Seq > limit && !pinned || s.Seq < first ||
+			s.Differs(own).Has(fleet.OtherContract|fleet.OtherIncarnation) {
 			continue // of another log or contract, or of no use now
 		}
 		reason := ""

@@ -21,7 +21,10 @@ func TestWhereAFoldGoesAnotherWay(t *testing.T) {
 	want := func(log, state uint64) {
 		t.Helper()
 		if gotLog, gotState := l.core.differed(); gotLog != log || gotState != state {
-			t.Errorf("it differs from %d on in the log and from %d on in the state, want %d and %d", gotLog, gotState, log, state)
+			t.Errorf(
+				"it differs from %d on in the log and from %d on in the state, want %d and %d", gotLog, gotState,
+				log, state,
+			)
 		}
 	}
 	l.fold(t, 7)
@@ -32,7 +35,8 @@ func TestWhereAFoldGoesAnotherWay(t *testing.T) {
 	again()
 	l.core.tamper = func(m *model.Model) *model.Model {
 		for bit := 0; m.Seq() == 4; bit++ {
-			if wrong, ok := m.Flipped(bit); ok && wrong.Seq() == 4 && wrong.LogChain() == m.LogChain() && wrong.StateChain() != m.StateChain() {
+			if wrong, ok := m.Flipped(bit); ok && wrong.Seq() == 4 && wrong.LogChain() == m.LogChain() &&
+				wrong.StateChain() != m.StateChain() {
 				return wrong
 			}
 		}

@@ -137,7 +137,10 @@ func TestPeersAreOfTheSameLog(t *testing.T) {
 	if !slices.Equal(names, []string{"a", "fresh", "same"}) || l.State() != fleet.Ready {
 		t.Errorf("the peers are %v, it is %s", names, l.State())
 	}
-	l.meet([]fleet.Heartbeat{own, like("far", func(h *fleet.Heartbeat) { h.Seq += 2 * fleet.MaxBehind; h.Votes = false })}, true)
+	l.meet(
+		[]fleet.Heartbeat{own, like("far", func(h *fleet.Heartbeat) { h.Seq += 2 * fleet.MaxBehind; h.Votes = false })},
+		true,
+	)
 	l.send()
 	if l.State() != fleet.Ready {
 		t.Error("it follows one that does not serve")
@@ -161,7 +164,9 @@ func TestOnlyItsOwnLog(t *testing.T) {
 	l := alone(t)
 	other := model.DefaultSpec()
 	other.DedupWindow++
-	if err := l.current.deliver(read(l.cfg.Spec, &bus.Message{Seq: 1, Subject: "penguins.ctl.genesis", Data: model.NewGenesis(other, "i")})); !errors.Is(err, ErrContract) {
+	if err := l.current.deliver(read(l.cfg.Spec, &bus.Message{Seq: 1, Subject: "penguins.ctl.genesis", Data: model.NewGenesis(other, "i")})); !errors.Is(
+		err, ErrContract,
+	) {
 		t.Errorf("another contract: %v", err)
 	}
 	if err := l.current.deliver(read(l.cfg.Spec, &bus.Message{Seq: 1, Subject: "penguins.learn", Data: []byte(gentoo)})); err == nil {

@@ -32,7 +32,10 @@ func (u *unreadable) report(bucket, below string, skipped []fleet.Unreadable) {
 	for _, s := range skipped {
 		if key := bucket + "/" + s.Key; !u.logged[key] && len(u.logged) < 1024 {
 			u.logged[key] = true
-			u.replica.log.Warn("a value in a bucket cannot be read; it is skipped", "bucket", bucket, "key", s.Key, "reason", s.Reason)
+			u.replica.log.Warn(
+				"a value in a bucket cannot be read; it is skipped", "bucket", bucket, "key", s.Key, "reason",
+				s.Reason,
+			)
 		}
 	}
 	for _, key := range periodic {
@@ -61,7 +64,13 @@ func (u *unreadable) advise(bucket string, skipped []fleet.Unreadable) {
 	var all []string
 	for _, b := range []string{bucketHeartbeats, bucketCheckpoints} {
 		if u.now[b] != "" {
-			all = append(all, fmt.Sprintf("the bucket %s_%s holds what cannot be read, and is skipped: %s", u.replica.cfg.Spec.Name, b, u.now[b]))
+			all = append(
+				all,
+				fmt.Sprintf(
+					"the bucket %s_%s holds what cannot be read, and is skipped: %s", u.replica.cfg.Spec.Name, b,
+					u.now[b],
+				),
+			)
 		}
 	}
 	if len(all) == 0 {
@@ -84,7 +93,10 @@ func (r *Replica) readers() {
 	}
 	u := &unreadable{replica: r, now: map[string]string{}, logged: map[string]bool{}}
 	reported := func(kv fleet.KV, bucket string) fleet.KV {
-		return fleet.Reported{KV: kv, Report: func(below string, skipped []fleet.Unreadable) { u.report(bucket, below, skipped) }}
+		return fleet.Reported{
+			KV:     kv,
+			Report: func(below string, skipped []fleet.Unreadable) { u.report(bucket, below, skipped) },
+		}
 	}
 	r.cfg.Heartbeats = reported(r.cfg.Heartbeats, bucketHeartbeats)
 	r.cfg.Checkpoints = reported(r.cfg.Checkpoints, bucketCheckpoints)

@@ -130,7 +130,10 @@ func (h *watch) keep(result *model.Result, stored int64) {
 	first := max(0, len(result.Outcomes)-tailEvents)
 	for i := first; i < len(result.Outcomes); i++ {
 		o := &result.Outcomes[i]
-		s := Said{Seq: result.Seq, Index: -1, Stored: stored, Verdict: o.Verdict, Label: o.Answer.Label.String(), Known: o.Answer.Known}
+		s := Said{
+			Seq: result.Seq, Index: -1, Stored: stored, Verdict: o.Verdict,
+			Label: o.Answer.Label.String(), Known: o.Answer.Known,
+		}
 		if s.Known {
 			s.Predicted = o.Answer.Predicted.String()
 		}
@@ -185,7 +188,10 @@ func (r *Replica) View() View {
 	r.core.mu.Lock()
 	defer r.core.mu.Unlock()
 	m, h := r.core.model, r.core.watch
-	v := View{Points: append(make([]Point, 0, len(h.points)+1), h.points...), From: h.from, Generation: h.generation, Labels: m.Labels()}
+	v := View{
+		Points: append(make([]Point, 0, len(h.points)+1), h.points...), From: h.from,
+		Generation: h.generation, Labels: m.Labels(),
+	}
 	if m.Metrics().Scored() > 0 {
 		v.Points = append(v.Points, point(m))
 	}
@@ -224,7 +230,8 @@ func (r *Replica) Row(ctx context.Context, seq uint64, index int) (attributes, l
 		data = batch[index]
 	}
 	var event map[string]json.RawMessage
-	if err := json.Unmarshal(data, &event); err != nil || event["attributes"] == nil || !strings.HasSuffix(msg.Subject, "."+model.SubjectLearn) {
+	if err := json.Unmarshal(data, &event); err != nil || event["attributes"] == nil ||
+		!strings.HasSuffix(msg.Subject, "."+model.SubjectLearn) {
 		return nil, nil, fmt.Errorf("message %d holds no event that can be read", seq)
 	}
 	return event["attributes"], event[r.cfg.Spec.Label.Name], nil

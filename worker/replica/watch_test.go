@@ -145,11 +145,15 @@ func TestTheTailIsOfTheLogsEnd(t *testing.T) {
 		t.Fatalf("%d kept", h.saying)
 	}
 	last := h.said[(h.saying-1)%tailEvents]
-	if last.Seq != 14 || last.Index != 99 || last.Verdict != model.Learned || last.Label != "Gentoo" || last.Proba == 0 || last.Stored != 14 {
+	if last.Seq != 14 || last.Index != 99 || last.Verdict != model.Learned || last.Label != "Gentoo" ||
+		last.Proba == 0 ||
+		last.Stored != 14 {
 		t.Errorf("%+v", last)
 	}
 	f.apply(`{}`)
-	if last := h.said[(h.saying-1)%tailEvents]; last.Verdict != model.Rejected || !strings.Contains(last.Problem, "Field required") || last.Index != -1 {
+	if last := h.said[(h.saying-1)%tailEvents]; last.Verdict != model.Rejected ||
+		!strings.Contains(last.Problem, "Field required") ||
+		last.Index != -1 {
 		t.Errorf("%+v", last)
 	}
 }

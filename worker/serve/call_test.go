@@ -53,7 +53,8 @@ func TestCallsAreTyped(t *testing.T) {
 	r.tail(memory, memory)
 	ctx := t.Context()
 	taught, err := r.Teach(ctx, Request{Data: []byte(gentoo)})
-	if err != nil || taught.Seq != 2 || taught.Learned != 1 || taught.Status != "learned Gentoo. Initially predicted None" {
+	if err != nil || taught.Seq != 2 || taught.Learned != 1 ||
+		taught.Status != "learned Gentoo. Initially predicted None" {
 		t.Fatalf("teach: got %+v %v, want Gentoo learned at 2", taught, err)
 	}
 	p, err := r.Predict(ctx, Request{Data: []byte(row)})

@@ -23,7 +23,8 @@ func FuzzHeaders(f *testing.F) {
 		if fits != (err == nil) {
 			t.Fatalf("%q %q: %v", minSeq, patience, err)
 		}
-		if err == nil && (minSeq != "" && seq.Uint64() != w.minSeq || patience != "" && w.timeout != long || w.timeout <= 0) {
+		if err == nil &&
+			(minSeq != "" && seq.Uint64() != w.minSeq || patience != "" && w.timeout != long || w.timeout <= 0) {
 			t.Fatalf("%q %q: %+v", minSeq, patience, w)
 		}
 	})

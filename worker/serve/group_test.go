@@ -138,18 +138,32 @@ func TestTeachesThatWaitShareAMessage(t *testing.T) {
 	pass()
 	first.want(map[string]any{"seq": 2, "index": nil, "learned": 1})
 	pack := g.next(t)
-	if want := "[" + adelie + ", " + gentoo + "\n,"; !strings.HasPrefix(pack.data, want) || !strings.HasSuffix(pack.data, adelie[1:]+"]") {
+	if want := "[" + adelie + ", " + gentoo + "\n,"; !strings.HasPrefix(pack.data, want) ||
+		!strings.HasSuffix(pack.data, adelie[1:]+"]") {
 		t.Errorf("sent together: %s", pack.data)
 	}
 	close(pack.pass)
-	got := asked[0].want(map[string]any{"seq": 3, "index": nil, "learned": 2, "status": "learned Adelie. Initially predicted Gentoo", "duplicate": nil, "predicted": 0, "stream": "PENGUINS", "results": nil})
+	got := asked[0].want(
+		map[string]any{
+			"seq": 3, "index": nil, "learned": 2,
+			"status": "learned Adelie. Initially predicted Gentoo", "duplicate": nil, "predicted": 0,
+			"stream": "PENGUINS", "results": nil,
+		},
+	)
 	if _, err := model.ParseReceipt(fmt.Sprint(got["receipt"])); err != nil {
 		t.Errorf("receipt: %v", err)
 	}
-	asked[1].want(map[string]any{"seq": 3, "index": 1, "learned": 3, "status": "learned Gentoo. Initially predicted Gentoo"})
+	asked[1].want(
+		map[string]any{"seq": 3, "index": 1, "learned": 3, "status": "learned Gentoo. Initially predicted Gentoo"},
+	)
 	asked[2].want(map[string]any{"seq": 3, "index": 2, "learned": 4, "duplicate": nil})
 	asked[3].want(map[string]any{"seq": 3, "index": 2, "learned": 4, "duplicate": true})
-	asked[4].want(map[string]any{"code": 409, "detail": "[map[loc:[id] msg:The id is taken by an event with another payload type:id_taken]]"})
+	asked[4].want(
+		map[string]any{
+			"code":   409,
+			"detail": "[map[loc:[id] msg:The id is taken by an event with another payload type:id_taken]]",
+		},
+	)
 	close(g.open)
 	for body, a := range alone {
 		if body == deep {
@@ -242,7 +256,13 @@ func TestOneOfAGroupIsRejected(t *testing.T) {
 	close(g.open)
 	first.want(map[string]any{"seq": 2})
 	a.want(map[string]any{"seq": 3, "index": nil, "learned": 2})
-	b.want(map[string]any{"code": 422, "results": nil, "detail": "[map[loc:[attributes island] msg:There is room for 2 different values, and this is one more type:too_many_values]]"})
+	b.want(
+		map[string]any{
+			"code": 422, "results": nil,
+			"detail": "[map[loc:[attributes island] msg:There is room for 2 different values, and this is one more " +
+				"type:too_many_values]]",
+		},
+	)
 	c.want(map[string]any{"seq": 3, "index": 2, "learned": 3})
 }
 
@@ -262,7 +282,8 @@ func TestPatienceOfAGroup(t *testing.T) {
 	pass()
 	first.want(map[string]any{"seq": 2})
 	g.next(t)
-	if got := fmt.Sprint(short.want(map[string]any{"code": 504})); !strings.Contains(got, "may be stored") || strings.Contains(got, "same Nats-Msg-Id") {
+	if got := fmt.Sprint(short.want(map[string]any{"code": 504})); !strings.Contains(got, "may be stored") ||
+		strings.Contains(got, "same Nats-Msg-Id") {
 		t.Errorf("answered %v", got)
 	}
 	close(g.open)

@@ -40,7 +40,10 @@ func guards(req bus.Request) (out []bus.Guard, err error) {
 		default:
 			bad = append(bad, model.Problem{
 				Loc: []any{"header", name}, Type: "header_not_supported",
-				Msg: fmt.Sprintf("A teach does not support the header %s: leave it out, or publish to the log's subject", strconv.Quote(name)),
+				Msg: fmt.Sprintf(
+					"A teach does not support the header %s: leave it out, or publish to the log's subject",
+					strconv.Quote(name),
+				),
 			})
 		}
 	}

@@ -23,7 +23,10 @@ func TestEveryReplyIsOfItsSequence(t *testing.T) {
 			got := r.ask("predict", row).reply()
 			receipt, err := model.ParseReceipt(fmt.Sprint(got["receipt"]))
 			if err != nil || receipt != r.model.Receipt() || got["seq"] != float64(seq) || got["learned"] != float64(seq-1) {
-				t.Errorf("at %d: got %v %v, want that sequence, %d learned, and the receipt %s", seq, got, err, seq-1, r.model.Receipt())
+				t.Errorf(
+					"at %d: got %v %v, want that sequence, %d learned, and the receipt %s", seq, got, err, seq-1,
+					r.model.Receipt(),
+				)
 			}
 		}
 	}
@@ -147,7 +150,9 @@ func TestALogThatIsAnotherNow(t *testing.T) {
 			r.cfg.Log = log
 			r.onLog = func() (bool, error) { return false, nil }
 			got := r.ask("teach", adelie, headerID, "one").want(map[string]any{"code": 503})
-			if text := fmt.Sprint(got["error"]); !bytes.Contains([]byte(text), []byte("ask again with the same Nats-Msg-Id (one)")) {
+			if text := fmt.Sprint(got["error"]); !bytes.Contains(
+				[]byte(text), []byte("ask again with the same Nats-Msg-Id (one)"),
+			) {
 				t.Errorf("%T, %+v: got %s, want that it can be asked again", log, ack, text)
 			}
 		}
@@ -200,8 +205,14 @@ func raced() bool {
 // TestAnswersOfALesson: what the fold said decides, event by event; one bad
 // event, and the whole is no success.
 func TestAnswersOfALesson(t *testing.T) {
-	learned := model.Outcome{Verdict: model.Learned, Answer: model.Answer{Seq: 5, Learned: 3, Label: model.Target{Type: model.Category, Text: "Gentoo"}}}
-	repeat := model.Outcome{Verdict: model.Duplicate, Answer: model.Answer{Seq: 2, Learned: 1, Label: model.Target{Type: model.Category, Text: "Gentoo"}}}
+	learned := model.Outcome{
+		Verdict: model.Learned,
+		Answer:  model.Answer{Seq: 5, Learned: 3, Label: model.Target{Type: model.Category, Text: "Gentoo"}},
+	}
+	repeat := model.Outcome{
+		Verdict: model.Duplicate,
+		Answer:  model.Answer{Seq: 2, Learned: 1, Label: model.Target{Type: model.Category, Text: "Gentoo"}},
+	}
 	taken := repeat
 	taken.Conflict = true
 	rejected := model.Outcome{Verdict: model.Rejected, Problems: []model.Problem{{Type: "missing"}}}
@@ -226,7 +237,10 @@ func TestAnswersOfALesson(t *testing.T) {
 		r.answer(&lesson{req: a, batch: len(c.outcomes) > 1}, 5, c.outcomes)
 		got := a.reply()
 		if a.code != c.code || c.code == 0 && (got["seq"] != c.seq || got["duplicate"] != c.duplicate) {
-			t.Errorf("%v: got %d %s, want %d, sequence %v, duplicate %v", c.outcomes, a.code, a.body, c.code, c.seq, c.duplicate)
+			t.Errorf(
+				"%v: got %d %s, want %d, sequence %v, duplicate %v", c.outcomes, a.code, a.body, c.code, c.seq,
+				c.duplicate,
+			)
 		}
 		if _, results := got["results"]; results != (len(c.outcomes) > 1) {
 			t.Errorf("%v: got %s, want results of a batch alone", c.outcomes, a.body)

@@ -225,7 +225,9 @@ func (r *rig) ask(verb, body string, headers ...string) *asking {
 	a := newAsking(r.t, body, headers...)
 	r.asked.Add(1)
 	a.ended = r.asked.Done
-	handlers := map[string]func(bus.Request){"predict": r.predict, "explain": r.explain, "teach": r.teach, "status": r.status}
+	handlers := map[string]func(bus.Request){
+		"predict": r.predict, "explain": r.explain, "teach": r.teach, "status": r.status,
+	}
 	handlers[verb](a)
 	return a
 }

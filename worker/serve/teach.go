@@ -244,7 +244,10 @@ func (s *Server) unapplied(p *parcel, l *lesson, ack bus.Ack, err error) {
 		code = 504
 	}
 	applied := s.replica.Applied()
-	refusef(l.req, code, "the event is stored at sequence %d, this replica is at %d: %v; %s", ack.Seq, applied, err, p.again())
+	refusef(
+		l.req, code, "the event is stored at sequence %d, this replica is at %d: %v; %s", ack.Seq, applied, err,
+		p.again(),
+	)
 }
 
 // unstored answers a lesson that was not acknowledged.
@@ -340,13 +343,19 @@ func (s *Server) answer(l *lesson, seq uint64, outcomes []model.Outcome) {
 			event.Status = "refused: " + description
 		case o.Verdict == model.Rejected:
 			if code == 0 {
-				code, description = 422, fmt.Sprintf("rejected at sequence %d; nothing of it was learned, and a correction needs a new id", seq)
+				code, description = 422, fmt.Sprintf(
+					"rejected at sequence %d; nothing of it was learned, and a correction needs a new id", seq,
+				)
 			}
 			event.Seq, event.Status, event.Detail = seq, "rejected", o.Problems
 			detail = append(detail, o.Problems...)
 		case o.Verdict == 0:
 			if code == 0 {
-				code, description = 422, fmt.Sprintf("the first event with this id, at sequence %d, was rejected, or learned more than dedup.window ids ago; use a new id", seq)
+				code, description = 422, fmt.Sprintf(
+					"the first event with this id, at sequence %d, was rejected, or learned more than dedup.window ids ago; use a "+
+						"new id",
+					seq,
+				)
 			}
 			event.Seq, event.Status = seq, "rejected"
 		default:

@@ -29,7 +29,12 @@ func (s *Server) rows(served *served, w http.ResponseWriter, r *http.Request, b 
 		if n > 0 {
 			kind, msg = "too_long", fmt.Sprintf("List should have at most %d items after validation, not %d", model.MaxBatch, n)
 		}
-		return sendValue(w, http.StatusUnprocessableEntity, failure{Detail: details(served.Spec(), r, "predict", b.data, []model.Problem{{Loc: []any{}, Type: kind, Msg: msg}})})
+		return sendValue(
+			w, http.StatusUnprocessableEntity,
+			failure{
+				Detail: details(served.Spec(), r, "predict", b.data, []model.Problem{{Loc: []any{}, Type: kind, Msg: msg}}),
+			},
+		)
 	}
 	out, bad := []byte{'['}, []detail{}
 	for i, row := range rows {
@@ -149,7 +154,9 @@ func (s *Server) lines(served *served, w http.ResponseWriter, r *http.Request, v
 
 // askLine asks about one line, and returns the reply as NATS clients get it;
 // each line has an id of its own.
-func (s *Server) askLine(served *served, r *http.Request, verb string, line []byte, key string, n int) ([]byte, error) {
+func (s *Server) askLine(
+	served *served, r *http.Request, verb string, line []byte, key string, n int,
+) ([]byte, error) {
 	asked := *r
 	if key != "" {
 		asked.Header = r.Header.Clone()

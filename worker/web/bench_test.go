@@ -18,7 +18,11 @@ import (
 func BenchmarkPredict(b *testing.B) {
 	f := benchFleet(b)
 	const connections = 64
-	request := fmt.Appendf(nil, "POST /predict HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", f.door.Addr(), len(row()), row())
+	request := fmt.Appendf(
+		nil,
+		"POST /predict HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		f.door.Addr(), len(row()), row(),
+	)
 	var left atomic.Int64
 	left.Store(int64(b.N))
 	b.ReportAllocs()

@@ -150,7 +150,10 @@ func (b *browser) until(expression string) {
 			b.shoot("failed.png", 1280, false)
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			b.t.Fatalf("it never came to %s\n%s\n%s", expression, strings.Join(b.faults, "\n"), eval[string](b, `document.body.innerText`))
+			b.t.Fatalf(
+				"it never came to %s\n%s\n%s", expression, strings.Join(b.faults, "\n"),
+				eval[string](b, `document.body.innerText`),
+			)
 		}
 	}
 }
@@ -165,7 +168,13 @@ func (b *browser) put(id, text string) {
 // choose selects an option by its text, as a user would.
 func (b *browser) choose(id, text string) {
 	b.t.Helper()
-	if !eval[bool](b, fmt.Sprintf(`(() => { const s = document.getElementById(%q), o = [...s.options].find((o) => o.text === %q); if (!o) return false; s.value = o.value; s.dispatchEvent(new Event('change', { bubbles: true })); return true })()`, id, text)) {
+	if !eval[bool](
+		b,
+		fmt.Sprintf(
+			`(() => { const s = document.getElementById(%q), o = [...s.options].find((o) => o.text === %q); if (!o) return false; s.value = o.value; s.dispatchEvent(new Event('change', { bubbles: true })); return true })()`,
+			id, text,
+		),
+	) {
 		b.t.Fatalf("%s has no option %q", id, text)
 	}
 }
@@ -181,7 +190,13 @@ func (b *browser) shoot(name string, width int64, dark bool) {
 	eval[bool](b, "scrollTo(0, 0), true")
 	height := eval[float64](b, "document.documentElement.scrollHeight")
 	all := true
-	shot, err := chromedp.Call(b.ctx, page.CaptureScreenshot, page.CaptureScreenshotParams{CaptureBeyondViewport: &all, Clip: &page.Viewport{Width: float64(width), Height: height, Scale: 1}})
+	shot, err := chromedp.Call(
+		b.ctx, page.CaptureScreenshot,
+		page.CaptureScreenshotParams{
+			CaptureBeyondViewport: &all,
+			Clip:                  &page.Viewport{Width: float64(width), Height: height, Scale: 1},
+		},
+	)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -336,7 +351,10 @@ func (b *browser) traffic(f *rig) {
 
 // card is how the page shows a replica.
 func card(name, condition string) string {
-	return fmt.Sprintf(`(() => { const c = document.querySelector('.replica[data-key=%q]'); return !!c && %s })()`, name, condition)
+	return fmt.Sprintf(
+		`(() => { const c = document.querySelector('.replica[data-key=%q]'); return !!c && %s })()`, name,
+		condition,
+	)
 }
 
 // TestPage opens the page in a browser before its worker runs, and then sees
@@ -382,14 +400,17 @@ func TestPage(t *testing.T) {
 		publish("learn", all[from:upto]...)
 		for _, chart := range []string{"accuracy", "loss"} {
 			b.until(fmt.Sprintf(`document.querySelector('#%s svg').dataset.newest === '%d'`, chart, upto))
-			if n := eval[float64](b, fmt.Sprintf(`document.querySelector('#%s .roll').getAttribute('d').split('L').length`, chart)); n < float64(upto) {
+			if n := eval[float64](b, fmt.Sprintf(`document.querySelector('#%s .roll').getAttribute('d').split('L').length`, chart)); n < float64(
+				upto,
+			) {
 				t.Errorf("%s has %v points of %d", chart, n, upto)
 			}
 		}
 	}
 	b.until(`document.getElementById('learned').textContent === '344'`)
 	b.until(`document.getElementById('fleet-line').textContent.includes('all 3 identical')`)
-	if got := eval[string](b, `[...document.querySelectorAll('.replica .hash')].map((n) => n.textContent).join()`); got == "" || strings.Count(got, strings.Split(got, ",")[0]) != 3 {
+	if got := eval[string](b, `[...document.querySelectorAll('.replica .hash')].map((n) => n.textContent).join()`); got == "" ||
+		strings.Count(got, strings.Split(got, ",")[0]) != 3 {
 		t.Error("the fingerprints are not equal: ", got)
 	}
 	status := f.door.worker.Load().server.Status()
@@ -425,7 +446,9 @@ func TestPage(t *testing.T) {
 	b.put("f-body_mass_g", "-5")
 	b.put("f-bill_depth_mm", "thick")
 	b.run(chromedp.Click(chromedp.CSS("#predict")))
-	b.until(`document.getElementById('f-body_mass_g-wrong').textContent === 'Input should be greater than or equal to 0'`)
+	b.until(
+		`document.getElementById('f-body_mass_g-wrong').textContent === 'Input should be greater than or equal to 0'`,
+	)
 	b.until(`document.getElementById('f-bill_depth_mm-wrong').textContent.startsWith('Input should be a valid number')`)
 	if got := eval[string](b, `[...document.querySelectorAll('[aria-invalid]')].map((n) => n.id).join()`); got != "f-bill_depth_mm,f-body_mass_g" {
 		t.Error("marked: ", got)
@@ -440,7 +463,9 @@ func TestPage(t *testing.T) {
 	b.choose("f-sex", "null")
 	b.choose("a-species", "Gentoo")
 	b.run(chromedp.Click(chromedp.CSS("#teach")))
-	b.until(`document.getElementById('taught').textContent === 'At sequence 346: learned Gentoo. Initially predicted Adelie.'`)
+	b.until(
+		`document.getElementById('taught').textContent === 'At sequence 346: learned Gentoo. Initially predicted Adelie.'`,
+	)
 	b.until(`document.getElementById('learned').textContent === '345'`)
 	b.until(`document.getElementById('answer-seq').textContent === 'at sequence 346'`)
 	if got := eval[float64](b, `document.querySelectorAll('[aria-invalid]').length`); got != 0 {
@@ -451,7 +476,8 @@ func TestPage(t *testing.T) {
 	if err == nil {
 		err = json.Unmarshal(attributes, &stored.Attributes)
 	}
-	if err != nil || stored.Attributes["sex"] != nil || stored.Attributes["body_mass_g"] != nil || stored.Attributes["bill_depth_mm"] != 13.4 {
+	if err != nil || stored.Attributes["sex"] != nil || stored.Attributes["body_mass_g"] != nil ||
+		stored.Attributes["bill_depth_mm"] != 13.4 {
 		t.Errorf("%v %v", stored, err)
 	}
 
@@ -462,7 +488,10 @@ func TestPage(t *testing.T) {
 	b.until(`document.getElementById('answer-seq').textContent === 'at sequence 347'`)
 
 	// Charts by keyboard, read out.
-	b.run(chromedp.Focus(chromedp.CSS("#accuracy .plot")), chromedp.KeyEvent(kb.ArrowLeft), chromedp.KeyEvent(kb.ArrowLeft))
+	b.run(
+		chromedp.Focus(chromedp.CSS("#accuracy .plot")), chromedp.KeyEvent(kb.ArrowLeft),
+		chromedp.KeyEvent(kb.ArrowLeft),
+	)
 	b.until(`document.querySelector('#accuracy [aria-live]').textContent.startsWith('After ')`)
 	b.run(chromedp.KeyEvent(kb.Escape), chromedp.Blur(chromedp.CSS("#accuracy .plot")))
 
@@ -487,8 +516,19 @@ func TestPage(t *testing.T) {
 	broken.Store(at + 2)
 	publish("learn", all[:6]...)
 	last := publish("ctl.checkpoint", `{"snapshot":false}`)
-	b.until(card("web-3", `c.dataset.state === 'quarantined' && c.dataset.agreement === 'differs' && c.dataset.tone === 'bad' && c.querySelector('.why').textContent.includes('quarantined')`))
-	if eval[bool](b, card("web-3", `c.querySelector('.hash').textContent === document.querySelector('.replica[data-key="web-1"] .hash').textContent`)) {
+	b.until(
+		card(
+			"web-3",
+			`c.dataset.state === 'quarantined' && c.dataset.agreement === 'differs' && c.dataset.tone === 'bad' && c.querySelector('.why').textContent.includes('quarantined')`,
+		),
+	)
+	if eval[bool](
+		b,
+		card(
+			"web-3",
+			`c.querySelector('.hash').textContent === document.querySelector('.replica[data-key="web-1"] .hash').textContent`,
+		),
+	) {
 		t.Error("another state has the same fingerprint")
 	}
 	stopSecond()
@@ -517,7 +557,9 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.start(nil)
-	b.until(`document.getElementById('link').dataset.is === 'live' && document.getElementById('foot').textContent.includes('1.2.4')`)
+	b.until(
+		`document.getElementById('link').dataset.is === 'live' && document.getElementById('foot').textContent.includes('1.2.4')`,
+	)
 	b.restarts.Store(false)
 	// What was before the snapshot is not known, and not made up.
 	b.until(`document.querySelector('#accuracy svg .before title')?.textContent.includes('not known here')`)
@@ -538,7 +580,10 @@ func TestPage(t *testing.T) {
 		`document.body.append(Object.assign(new Image(), { src: 'http://localhost:1/x.png' }))`: "img-src",
 		`try { document.body.innerHTML = '<b>' } catch {}`:                                      "require-trusted-types-for",
 	} {
-		got := eval[string](b, `new Promise((f) => { document.addEventListener('securitypolicyviolation', (e) => f(e.effectiveDirective), { once: true }); `+attempt+` })`)
+		got := eval[string](
+			b,
+			`new Promise((f) => { document.addEventListener('securitypolicyviolation', (e) => f(e.effectiveDirective), { once: true }); `+attempt+` })`,
+		)
 		if got != directive {
 			t.Errorf("%s: %q", attempt, got)
 		}
@@ -568,7 +613,9 @@ pipeline:
 	b := openBrowser(t)
 	b.look(375, true)
 	b.run(chromedp.Navigate(f.door.URL() + "/"))
-	b.until(`document.getElementById('model').textContent === 'fruit' && document.querySelectorAll('#fields .field').length === 2`)
+	b.until(
+		`document.getElementById('model').textContent === 'fruit' && document.querySelectorAll('#fields .field').length === 2`,
+	)
 	b.run(chromedp.Click(chromedp.CSS("#predict")))
 	for _, field := range []string{"colour", "weight_kg"} {
 		b.until(fmt.Sprintf(`document.getElementById('f-%s-wrong').textContent === 'Field required'`, field))
@@ -580,15 +627,21 @@ pipeline:
 	b.run(chromedp.Click(chromedp.CSS("#predict")))
 	b.until(`document.getElementById('answer').textContent.includes('learned nothing yet')`)
 	for _, label := range []string{`<i>apple`, `toString`} {
-		eval[bool](b, `(document.querySelector('#answer-field select').value = 'other', document.querySelector('#answer-field select').dispatchEvent(new Event('change', { bubbles: true })), document.querySelector('#answer-field input').value = '', true)`)
+		eval[bool](
+			b,
+			`(document.querySelector('#answer-field select').value = 'other', document.querySelector('#answer-field select').dispatchEvent(new Event('change', { bubbles: true })), document.querySelector('#answer-field input').value = '', true)`,
+		)
 		b.run(chromedp.KeyEvent(label), chromedp.Click(chromedp.CSS("#teach")))
 		b.until(fmt.Sprintf(`document.getElementById('taught').textContent.includes(%q)`, "learned "+label))
 		b.until(fmt.Sprintf(`[...document.querySelectorAll('#a-kind option')].some((o) => o.text === %q)`, label))
 		b.until(`!document.querySelector('[aria-disabled]')`) // the answer was asked for again
 	}
-	b.until(`document.querySelectorAll('.confusion tbody tr').length === 2 && document.querySelectorAll('#answer .bars li').length === 2`)
+	b.until(
+		`document.querySelectorAll('.confusion tbody tr').length === 2 && document.querySelectorAll('#answer .bars li').length === 2`,
+	)
 	b.until(`[...document.querySelectorAll('#f-colour option')].some((o) => o.text === '<b>red</b>')`)
-	if eval[float64](b, `document.querySelectorAll('main b b, main i').length`) > 0 || eval[float64](b, `document.documentElement.scrollWidth`) > 375 {
+	if eval[float64](b, `document.querySelectorAll('main b b, main i').length`) > 0 ||
+		eval[float64](b, `document.documentElement.scrollWidth`) > 375 {
 		t.Error("a text became markup, or the page is too wide")
 	}
 	b.mu.Lock()
@@ -637,7 +690,12 @@ func TestPageOfAWideModel(t *testing.T) {
 		for j := range inputs {
 			attributes[fmt.Sprint("measure_number_", j)] = 1 + (i*7+j*i%labels*31)%900
 		}
-		data, err := json.Marshal(map[string]any{"attributes": attributes, "kind": fmt.Sprintf("department of outpatient services, clinic %d, ward B", i%labels)})
+		data, err := json.Marshal(
+			map[string]any{
+				"attributes": attributes,
+				"kind":       fmt.Sprintf("department of outpatient services, clinic %d, ward B", i%labels),
+			},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -661,13 +719,18 @@ func TestPageOfAWideModel(t *testing.T) {
 		t.Errorf("the chart has %v points, want one for each of %d events", got, rows)
 	}
 	// A fingerprint has the same shape however many there are.
-	if got := eval[float64](b, `(() => { const r = document.querySelector('.print').getBoundingClientRect(); return r.width / r.height })()`); math.Abs(got-79.0/20) > 0.05 {
+	if got := eval[float64](b, `(() => { const r = document.querySelector('.print').getBoundingClientRect(); return r.width / r.height })()`); math.Abs(
+		got-79.0/20,
+	) > 0.05 {
 		t.Errorf("the fingerprint is %.2f times as wide as high, want %.2f", got, 79.0/20)
 	}
 	// Labels are told apart, and nothing of what tells them apart is cut off.
 	names := `[...document.querySelectorAll('.confusion tbody th')]`
 	if got := eval[float64](b, `new Set(`+names+`.map((n) => n.textContent.replace(/^\d+ /, ''))).size`); got != labels {
-		t.Errorf("%v different names, want %d: %s", got, labels, eval[string](b, names+`.map((n) => n.textContent).join('; ')`))
+		t.Errorf(
+			"%v different names, want %d: %s", got, labels,
+			eval[string](b, names+`.map((n) => n.textContent).join('; ')`),
+		)
 	}
 	for _, width := range []int64{1280, 375} {
 		b.look(width, false)
@@ -675,7 +738,13 @@ func TestPageOfAWideModel(t *testing.T) {
 			t.Errorf("on %d: %v names are cut off", width, got)
 		}
 		if got := eval[float64](b, `document.documentElement.scrollWidth`); got > float64(width) {
-			t.Errorf("on %d the page is %v wide: %s", width, got, eval[string](b, `[...document.querySelectorAll('body *')].filter((n) => n.getBoundingClientRect().right > innerWidth + 1).map((n) => n.tagName + '.' + n.className + '#' + n.id).slice(0, 9).join(' ')`))
+			t.Errorf(
+				"on %d the page is %v wide: %s", width, got,
+				eval[string](
+					b,
+					`[...document.querySelectorAll('body *')].filter((n) => n.getBoundingClientRect().right > innerWidth + 1).map((n) => n.tagName + '.' + n.className + '#' + n.id).slice(0, 9).join(' ')`,
+				),
+			)
 		}
 		// What is said stands beside the button, wherever one is in the form.
 		b.run(chromedp.Focus(chromedp.CSS("#f-measure_number_29")), chromedp.KeyEvent(kb.Enter))

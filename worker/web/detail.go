@@ -37,7 +37,9 @@ type failure struct {
 
 // failed answers a request that the worker did not: with its refusal, or not
 // at all where the client went away before.
-func (s *Server) failed(served *served, w http.ResponseWriter, r *http.Request, verb string, data []byte, err error) int {
+func (s *Server) failed(
+	served *served, w http.ResponseWriter, r *http.Request, verb string, data []byte, err error,
+) int {
 	var refusal *serve.Refusal
 	if !errors.As(err, &refusal) {
 		return http.StatusRequestTimeout
@@ -52,7 +54,9 @@ func worded(spec *model.Spec, r *http.Request, verb string, data []byte, refusal
 		return f
 	}
 	if len(refusal.Detail) == 0 {
-		f.Detail = []detail{{Type: "value_error", Loc: []any{"body"}, Msg: refusal.Description, Input: json.RawMessage("null")}}
+		f.Detail = []detail{
+			{Type: "value_error", Loc: []any{"body"}, Msg: refusal.Description, Input: json.RawMessage("null")},
+		}
 		return f
 	}
 	if refusal.Description != (&model.InvalidError{Problems: refusal.Detail}).Error() {

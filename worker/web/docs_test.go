@@ -15,7 +15,8 @@ import (
 func (f *rig) curlBodies() map[string]string {
 	f.t.Helper()
 	docs := f.do("GET", "/docs", "")
-	if docs.code != 200 || !strings.Contains(docs.body, "bill_length_mm") || !strings.Contains(docs.body, "0 to 1000") || strings.Contains(docs.body, "src=") {
+	if docs.code != 200 || !strings.Contains(docs.body, "bill_length_mm") || !strings.Contains(docs.body, "0 to 1000") ||
+		strings.Contains(docs.body, "src=") {
 		f.t.Fatalf("%d %s", docs.code, docs.body)
 	}
 	if csp := docs.header.Get("Content-Security-Policy"); csp != policy {

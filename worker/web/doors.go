@@ -179,7 +179,13 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, streamed, whole fu
 		}
 		fallthrough
 	default:
-		return refuse(w, http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type is %q: send application/json, or application/x-ndjson where lines are taken", r.Header.Get("Content-Type")))
+		return refuse(
+			w, http.StatusUnsupportedMediaType,
+			fmt.Sprintf(
+				"Content-Type is %q: send application/json, or application/x-ndjson where lines are taken",
+				r.Header.Get("Content-Type"),
+			),
+		)
 	}
 	b := bodies.Get().(*body)
 	size, code := s.read(w, r, b)
@@ -212,7 +218,9 @@ func kind(r *http.Request) string {
 	switch media {
 	case "application/json":
 		return "json"
-	case "application/x-ndjson", "application/ndjson", "application/jsonl", "application/jsonlines", "application/x-jsonlines":
+	case "application/x-ndjson",
+		"application/ndjson", "application/jsonl", "application/jsonlines",
+		"application/x-jsonlines":
 		return "lines"
 	}
 	if name, ok := strings.CutPrefix(media, "application/"); ok && strings.HasSuffix(name, "+json") && name != "+json" {
@@ -230,7 +238,10 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, b *body) (size int
 		return size, refuse(w, code, reason)
 	}
 	if r.ContentLength > maxBody {
-		return refused(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has %d bytes, the most is %d", r.ContentLength, maxBody))
+		return refused(
+			http.StatusRequestEntityTooLarge,
+			fmt.Sprintf("the body has %d bytes, the most is %d", r.ContentLength, maxBody),
+		)
 	}
 	control.SetReadDeadline(time.Now().Add(s.bodyTimeout))
 	for {
@@ -241,7 +252,10 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, b *body) (size int
 		if more := int64(cap(b.data)) - size; more > 0 {
 			size += more
 			if inMemory.Add(more) > maxBodies {
-				return refused(http.StatusServiceUnavailable, "overloaded: the bodies of the requests in flight take too much memory; try again")
+				return refused(
+					http.StatusServiceUnavailable,
+					"overloaded: the bodies of the requests in flight take too much memory; try again",
+				)
 			}
 		}
 		n, err := r.Body.Read(b.data[len(b.data):cap(b.data)])

@@ -15,7 +15,10 @@ import (
 
 // row is a good row, with one attribute replaced or, if value is empty, left out.
 func row(replaced ...string) string {
-	fields := []string{"island", `"Biscoe"`, "bill_length_mm", "46.1", "bill_depth_mm", "13.2", "flipper_length_mm", "211", "body_mass_g", "4500", "sex", `"female"`}
+	fields := []string{
+		"island", `"Biscoe"`, "bill_length_mm", "46.1", "bill_depth_mm", "13.2", "flipper_length_mm", "211",
+		"body_mass_g", "4500", "sex", `"female"`,
+	}
 	var parts []string
 	for i := 0; i < len(fields); i += 2 {
 		value := fields[i+1]
@@ -286,7 +289,8 @@ func TestNumbersAsPydanticTakesThem(t *testing.T) {
 		if err := json.Unmarshal(msg.Data, &stored); err != nil {
 			t.Fatal(err)
 		}
-		if v, ok := stored.Attributes["bill_length_mm"].(float64); !ok || fmt.Sprint(v+0) != c.stored && fmt.Sprint(v) != "-0" {
+		if v, ok := stored.Attributes["bill_length_mm"].(float64); !ok ||
+			fmt.Sprint(v+0) != c.stored && fmt.Sprint(v) != "-0" {
 			t.Errorf("%s is stored as %s", c.given, msg.Data)
 		}
 		if stored.Attributes["sex"] != "1" {

@@ -72,7 +72,10 @@ func sibling(t testing.TB, config Config) *rig {
 			t.Error(err)
 		}
 	})
-	f := &rig{t: t, url: server.ClientURL(), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: patience}}
+	f := &rig{
+		t: t, url: server.ClientURL(),
+		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: patience},
+	}
 	if f.nc, err = bus.Connect(t.Context(), bus.ConnectConfig{Server: f.url}); err != nil {
 		t.Fatal(err)
 	}

@@ -124,7 +124,10 @@ func (c *computer) moment() *moment {
 		c.served, c.hello, c.traffic = served, c.greet(served), meter{}
 	}
 	v := served.View()
-	s := state{Self: served.server.Status(), Unready: served.Unready(), Classes: classes(&v), Tail: verdicts(v.Tail), Values: map[string][]string{}}
+	s := state{
+		Self: served.server.Status(), Unready: served.Unready(), Classes: classes(&v),
+		Tail: verdicts(v.Tail), Values: map[string][]string{},
+	}
 	s.Self.UptimeS = 0 // else each state were another
 	for i, f := range served.Spec().Inputs {
 		if f.Type == model.Category {
@@ -235,13 +238,19 @@ func fleetOf(served *served, self *fleet.Status) fleetState {
 			against++
 		}
 	}
-	own := replicaState{Name: self.Replica, Self: true, State: self.State, Agreement: "agrees", Note: self.Advisory, Seq: self.Seq, Behind: furthest - self.Seq, Version: self.Version}
+	own := replicaState{
+		Name: self.Replica, Self: true, State: self.State, Agreement: "agrees",
+		Note: self.Advisory, Seq: self.Seq, Behind: furthest - self.Seq, Version: self.Version,
+	}
 	if against > with {
 		own.Agreement, own.Chain = "differs", chain[:16]
 	}
 	out.Replicas = append(out.Replicas, own)
 	for _, p := range peers {
-		r := replicaState{Name: p.Replica, State: p.State, Note: p.Advisory, Seq: p.Seq, Behind: furthest - min(furthest, p.Seq), Version: p.Version}
+		r := replicaState{
+			Name: p.Replica, State: p.State, Note: p.Advisory, Seq: p.Seq,
+			Behind: furthest - min(furthest, p.Seq), Version: p.Version,
+		}
 		short := p.StateChain[:min(len(p.StateChain), 16)]
 		switch p.Agreement {
 		case fleet.Agrees:
@@ -304,7 +313,9 @@ func some(texts []string) []string {
 }
 
 func classes(v *replica.View) classState {
-	out := classState{Labels: some(v.Labels), Shown: []int{}, Given: []uint64{}, Confusion: [][]uint64{}, Total: len(v.Labels)}
+	out := classState{
+		Labels: some(v.Labels), Shown: []int{}, Given: []uint64{}, Confusion: [][]uint64{}, Total: len(v.Labels),
+	}
 	for class := range v.Given {
 		out.Shown = append(out.Shown, class)
 	}
@@ -341,7 +352,10 @@ type said struct {
 func verdicts(all []replica.Said) []said {
 	out := make([]said, 0, len(all))
 	for _, s := range slices.Backward(all) {
-		t := said{Seq: s.Seq, Stored: s.Stored / int64(time.Millisecond), Verdict: s.Verdict.String(), Label: s.Label, Proba: s.Proba, Problem: s.Problem}
+		t := said{
+			Seq: s.Seq, Stored: s.Stored / int64(time.Millisecond), Verdict: s.Verdict.String(),
+			Label: s.Label, Proba: s.Proba, Problem: s.Problem,
+		}
 		if s.Index >= 0 {
 			t.Index = &s.Index
 		}
@@ -548,7 +562,10 @@ func (l *live) row(w http.ResponseWriter, r *http.Request) {
 		index, err = strconv.Atoi(text)
 	}
 	if err != nil {
-		refuse(w, http.StatusUnprocessableEntity, "seq and index are to be whole numbers, as in ?seq=345 or ?seq=345&index=7")
+		refuse(
+			w, http.StatusUnprocessableEntity,
+			"seq and index are to be whole numbers, as in ?seq=345 or ?seq=345&index=7",
+		)
 		return
 	}
 	attributes, label, err := served.Row(r.Context(), seq, index)

@@ -80,7 +80,8 @@ func TestASlowReaderGetsTheLatest(t *testing.T) {
 	}
 	g.taken <- nil
 	second := heard(<-g.wrote)
-	if len(second["state"]) != 1 || len(second["hello"]) != 0 || len(second["points"]) != 1 || !strings.Contains(second["state"][0], `"seq":22,"learned":21`) {
+	if len(second["state"]) != 1 || len(second["hello"]) != 0 || len(second["points"]) != 1 ||
+		!strings.Contains(second["state"][0], `"seq":22,"learned":21`) {
 		t.Errorf("%v", second)
 	}
 	// The points go on where the reader's end: at the last that was of then.
@@ -88,7 +89,10 @@ func TestASlowReaderGetsTheLatest(t *testing.T) {
 		First  int
 		Points [][]float64
 	}
-	if err := json.Unmarshal([]byte(second["points"][0]), &points); err != nil || points.First != 1 || points.Points[0][0] != 3 || len(points.Points) != 21 || points.Points[20][0] != 22 {
+	if err := json.Unmarshal([]byte(second["points"][0]), &points); err != nil || points.First != 1 ||
+		points.Points[0][0] != 3 ||
+		len(points.Points) != 21 ||
+		points.Points[20][0] != 22 {
 		t.Errorf("%+v %v", points, err)
 	}
 	g.taken <- os.ErrDeadlineExceeded // it is given up
@@ -179,7 +183,12 @@ func TestThePageWaitsForItsWorker(t *testing.T) {
 			Min, Max         *float64
 		}
 	}
-	if err := json.Unmarshal([]byte(heard(all)["hello"][0]), &hello); err != nil || hello.Model != "penguins" || hello.Label != "species" || len(hello.Inputs) != 6 || !hello.Inputs[1].Nullable || *hello.Inputs[1].Max != 1000 || hello.Inputs[0].Max != nil {
+	if err := json.Unmarshal([]byte(heard(all)["hello"][0]), &hello); err != nil || hello.Model != "penguins" ||
+		hello.Label != "species" ||
+		len(hello.Inputs) != 6 ||
+		!hello.Inputs[1].Nullable ||
+		*hello.Inputs[1].Max != 1000 ||
+		hello.Inputs[0].Max != nil {
 		t.Errorf("%+v %v", hello, err)
 	}
 	if err := f.stop(); err != nil { // streams end with the door
@@ -194,7 +203,9 @@ func TestThePageWaitsForItsWorker(t *testing.T) {
 // not ask for it.
 func TestThePageLoadsNothingFromElsewhere(t *testing.T) {
 	f := newFleet(t, Config{})
-	elsewhere := regexp.MustCompile(`(?i)(src|href|url\(|import)[\s=("']*(https?:|//)|<style|\sstyle=|\son[a-z]+=|innerHTML|insertAdjacentHTML|document\.write|eval\(`)
+	elsewhere := regexp.MustCompile(
+		`(?i)(src|href|url\(|import)[\s=("']*(https?:|//)|<style|\sstyle=|\son[a-z]+=|innerHTML|insertAdjacentHTML|document\.write|eval\(`,
+	)
 	for path, kind := range map[string]string{"/": "text/html", "/page/page.css": "text/css", "/page/page.js": "text/javascript", "/page/icon.svg": "image/svg+xml"} {
 		got := f.do("GET", path, "")
 		if got.code != 200 || !strings.HasPrefix(got.header.Get("Content-Type"), kind) {
@@ -310,7 +321,8 @@ func TestMeter(t *testing.T) {
 	if got := m.read(now.Add(time.Second/2), &nats, &web); got.At != 0 {
 		t.Errorf("%+v", got)
 	}
-	if got := m.read(now.Add(2*time.Second), &nats, &web); got.Rate != 30 || got.HTTP != 15 || got.Errors != 15 || got.P50 == 0 {
+	if got := m.read(now.Add(2*time.Second), &nats, &web); got.Rate != 30 || got.HTTP != 15 || got.Errors != 15 ||
+		got.P50 == 0 {
 		t.Errorf("%+v", got)
 	}
 	for i := range 3 * trafficSpan {

@@ -32,7 +32,9 @@ func newMetrics(s *Server) *metrics {
 		ConstLabels: prometheus.Labels{"version": s.cfg.Version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(build, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(
+		build, m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
 	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
 	return m
 }
@@ -47,10 +49,15 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	if served == nil {
 		return
 	}
-	c := &collection{metrics: m, out: out, labels: prometheus.Labels{"model": served.Spec().Name, "replica": served.Name()}}
+	c := &collection{
+		metrics: m, out: out, labels: prometheus.Labels{"model": served.Spec().Name, "replica": served.Name()},
+	}
 	c.traffic("nats", served.server.Traffic())
 	c.traffic("http", &m.http)
-	c.gauge("lockstep_http_requests_in_flight", "HTTP requests that are not answered yet.", float64(m.server.inFlight.Load()))
+	c.gauge(
+		"lockstep_http_requests_in_flight", "HTTP requests that are not answered yet.",
+		float64(m.server.inFlight.Load()),
+	)
 	status := served.server.Status()
 	c.replica(served, &status)
 	c.fleet(served, &status)
@@ -121,7 +128,10 @@ func codeText(code int) string {
 
 // replica is how this one does.
 func (c *collection) replica(served *served, s *fleet.Status) {
-	c.counter("lockstep_requests_dropped_total", "NATS requests that came faster than they were taken, and were lost unanswered.", float64(s.Dropped))
+	c.counter(
+		"lockstep_requests_dropped_total",
+		"NATS requests that came faster than they were taken, and were lost unanswered.", float64(s.Dropped),
+	)
 	c.gauge("lockstep_requests_parked", "Requests that wait for a sequence.", float64(s.Parked))
 	c.gauge("lockstep_log_sequence", "The sequence of the log that this replica has applied.", float64(s.Seq))
 	c.gauge("lockstep_log_lag_messages", "Messages of the log that this replica has not applied yet.", float64(s.Lag))
@@ -130,11 +140,21 @@ func (c *collection) replica(served *served, s *fleet.Status) {
 		c.out <- prometheus.MustNewConstMetric(state, prometheus.GaugeValue, truth(s.State == name), name)
 	}
 	c.gauge("lockstep_replica_ready", "1 if the replica answers: /readyz is 200.", truth(c.server.unready() == ""))
-	c.gauge("lockstep_replica_quarantined", "1 if the replica is not to be trusted, and answers nothing but its status.", truth(s.State == fleet.Quarantined.String()))
-	c.gauge("lockstep_replica_start_time_seconds", "When the worker started, in seconds since 1970.", float64(s.Started.Unix()))
+	c.gauge(
+		"lockstep_replica_quarantined",
+		"1 if the replica is not to be trusted, and answers nothing but its status.",
+		truth(s.State == fleet.Quarantined.String()),
+	)
+	c.gauge(
+		"lockstep_replica_start_time_seconds", "When the worker started, in seconds since 1970.",
+		float64(s.Started.Unix()),
+	)
 	c.counter("lockstep_replica_folds_total", "Times that the replica was folded anew.", float64(s.Folds))
 	c.counter("lockstep_replica_healings_total", "Times that folding anew mended the replica.", float64(s.Healings))
-	c.gauge("lockstep_replica_advisory", "1 if there is something that an operator should know; the status says what.", truth(s.Advisory != ""))
+	c.gauge(
+		"lockstep_replica_advisory",
+		"1 if there is something that an operator should know; the status says what.", truth(s.Advisory != ""),
+	)
 }
 
 // fleet is what the replica sees of the others.
@@ -151,11 +171,17 @@ func (c *collection) fleet(served *served, s *fleet.Status) {
 			ahead = max(ahead, min(h.Seq-s.Seq, s.Lag)) // nobody is further than the log
 		}
 	}
-	replicas := c.desc("lockstep_fleet_replicas", "Live replicas of the same log that this one knows of, itself included, by state.", "state")
+	replicas := c.desc(
+		"lockstep_fleet_replicas",
+		"Live replicas of the same log that this one knows of, itself included, by state.", "state",
+	)
 	for _, name := range states {
 		c.out <- prometheus.MustNewConstMetric(replicas, prometheus.GaugeValue, float64(by[name]), name)
 	}
-	c.gauge("lockstep_fleet_ahead_messages", "How far the furthest replica that serves is ahead of this one.", float64(ahead))
+	c.gauge(
+		"lockstep_fleet_ahead_messages", "How far the furthest replica that serves is ahead of this one.",
+		float64(ahead),
+	)
 }
 
 // model is what the model says of itself: the same on every replica at the
@@ -170,10 +196,19 @@ func (c *collection) model(s *fleet.Status) {
 			c.rising(float64(e.n), "lockstep_events_total", e.verdict), e.verdict)
 	}
 	c.counter("lockstep_fleet_predictions_total", "Predictions of the whole fleet.", float64(s.Predicted))
-	c.counter("lockstep_predictions_uncounted_total", "Predictions of this replica that are in no total.", float64(s.Uncounted))
-	c.counter("lockstep_verdicts_unreported_total", "Rejections that were not written to the verdicts' stream.", float64(s.Unreported))
+	c.counter(
+		"lockstep_predictions_uncounted_total", "Predictions of this replica that are in no total.",
+		float64(s.Uncounted),
+	)
+	c.counter(
+		"lockstep_verdicts_unreported_total", "Rejections that were not written to the verdicts' stream.",
+		float64(s.Unreported),
+	)
 	if s.Scores != nil {
-		c.gauge("lockstep_model_accuracy_ratio", "Share of the events that were predicted correctly before they were learned.", s.Accuracy)
+		c.gauge(
+			"lockstep_model_accuracy_ratio",
+			"Share of the events that were predicted correctly before they were learned.", s.Accuracy,
+		)
 		c.gauge("lockstep_model_log_loss_nats", "Mean log-loss of the events before they were learned.", s.LogLoss)
 		c.gauge("lockstep_model_macro_f1_ratio", "Mean F1 over the labels.", s.MacroF1)
 		c.gauge("lockstep_model_rolling_accuracy_ratio", "Accuracy over the last events, at most 100.", s.Rolling.Accuracy)

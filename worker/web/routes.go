@@ -42,7 +42,10 @@ func (s *Server) routes() http.Handler {
 
 // door wraps a verb: it bounds how many requests are in flight, finds the
 // worker, and counts the answers.
-func (s *Server) door(verb string, answer func(*served, http.ResponseWriter, *http.Request) (code int)) http.HandlerFunc {
+func (s *Server) door(
+	verb string,
+	answer func(*served, http.ResponseWriter, *http.Request) (code int),
+) http.HandlerFunc {
 	place := slices.Index(serve.Verbs, verb)
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
@@ -51,7 +54,10 @@ func (s *Server) door(verb string, answer func(*served, http.ResponseWriter, *ht
 		defer s.inFlight.Add(-1)
 		switch served := s.worker.Load(); {
 		case waiting > s.maxInFlight:
-			code = refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("overloaded: %d requests are in flight; try again", waiting))
+			code = refuse(
+				w, http.StatusServiceUnavailable,
+				fmt.Sprintf("overloaded: %d requests are in flight; try again", waiting),
+			)
 		case served == nil:
 			code = refuse(w, http.StatusServiceUnavailable, notAttached)
 		default:

@@ -153,7 +153,11 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	if s.cfg.Token == "" && !s.local {
-		s.log.Warn("the HTTP door has no authentication: whoever reaches it can teach the model; give it --http-token, or put it behind a proxy that asks", "addr", s.Addr())
+		s.log.Warn(
+			"the HTTP door has no authentication: whoever reaches it can teach the model; give it --http-token, or put it "+
+				"behind a proxy that asks",
+			"addr", s.Addr(),
+		)
 	}
 	server := &http.Server{
 		Handler: s.handler, TLSConfig: s.tls, ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,

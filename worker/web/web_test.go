@@ -155,10 +155,14 @@ func TestSlowClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: 100\r\n\r\n{", kind)
+		fmt.Fprintf(
+			conn, "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: 100\r\n\r\n{",
+			kind,
+		)
 		conn.SetDeadline(time.Now().Add(patience))
 		answer, err := io.ReadAll(conn) // the door closes it
-		if err != nil || !strings.Contains(string(answer), "did not come within") && !strings.Contains(string(answer), `"code":408`) {
+		if err != nil ||
+			!strings.Contains(string(answer), "did not come within") && !strings.Contains(string(answer), `"code":408`) {
 			t.Errorf("%s: %s %v", kind, answer, err)
 		}
 		if kind == "application/json" && !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
@@ -207,7 +211,8 @@ func TestToken(t *testing.T) {
 		{"basic eDpzM2NyZXQ=", 200}, {"BASIC  eDpzM2NyZXQ=", 200}, {"Basic", 401}, {"Basic !", 401}, {"Token s3cret", 401}, {"Digest s3cret", 401}} {
 		for _, path := range []string{"/status", "/metrics", "/openapi.json", "/docs"} {
 			got := f.do("GET", path, "", "Authorization", c.given)
-			if got.code != c.code || c.code == 401 && (got.header.Get("WWW-Authenticate") == "" || strings.Contains(got.body, "s3cret")) {
+			if got.code != c.code ||
+				c.code == 401 && (got.header.Get("WWW-Authenticate") == "" || strings.Contains(got.body, "s3cret")) {
 				t.Errorf("%s with %q: %d %.100s", path, c.given, got.code, got.body)
 			}
 		}
@@ -245,7 +250,11 @@ func certificate(t *testing.T) (cert, key string, pool *x509.CertPool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true,
+		BasicConstraintsValid: true,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
 		t.Fatal(err)
@@ -312,7 +321,11 @@ func TestWhatWasAcceptedIsAnswered(t *testing.T) {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
-	fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(row()), row()[:9])
+	fmt.Fprintf(
+		conn,
+		"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		len(row()), row()[:9],
+	)
 	f.eventually(func() bool { return f.door.worker.Load().server.Status().Parked == 1 && f.door.inFlight.Load() == 2 })
 	stopped := make(chan error, 1)
 	go func() { stopped <- f.stop() }()
@@ -454,7 +467,9 @@ func TestQuarantined(t *testing.T) {
 	if got := f.do("GET", "/healthz", ""); got.code != 200 {
 		t.Error(got.body)
 	}
-	if got := f.do("GET", "/metrics", ""); !strings.Contains(got.body, `lockstep_replica_quarantined{model="penguins",replica="web-1"} 1`) {
+	if got := f.do("GET", "/metrics", ""); !strings.Contains(
+		got.body, `lockstep_replica_quarantined{model="penguins",replica="web-1"} 1`,
+	) {
 		t.Error(got.body)
 	}
 }
@@ -513,7 +528,15 @@ func TestLines(t *testing.T) {
 	if got := hear(); got["line"] != 3.0 || got["code"] != 422.0 || len(got["detail"].([]any)) != 2 {
 		t.Error(got)
 	}
-	say("[" + event(row(), `"Gentoo"`) + "," + event(row("bill_length_mm", `"1"`), `"Adelie"`) + "]\n" + event(row(), `"Adelie"`)) // without an end
+	say(
+		"[" + event(
+			row(), `"Gentoo"`,
+		) + "," + event(
+			row("bill_length_mm", `"1"`), `"Adelie"`,
+		) + "]\n" + event(
+			row(), `"Adelie"`,
+		),
+	) // without an end
 	writer.Close()
 	if got := hear(); got["learned"] != 3.0 || len(got["results"].([]any)) != 2 {
 		t.Error(got)
@@ -524,7 +547,9 @@ func TestLines(t *testing.T) {
 	if lines.Scan() {
 		t.Error("one line too many: ", lines.Text())
 	}
-	again := f.do("POST", "/learn", event(row(), `"Gentoo"`)+"\n", "Content-Type", "application/jsonl", headerID, "run-1")
+	again := f.do(
+		"POST", "/learn", event(row(), `"Gentoo"`)+"\n", "Content-Type", "application/jsonl", headerID, "run-1",
+	)
 	if again.data["duplicate"] != true || again.data["learned"] != 1.0 {
 		t.Error("a run sent again learns again: ", again.body)
 	}
@@ -544,7 +569,9 @@ func TestRows(t *testing.T) {
 	f.ask("teach", event(row(), `"Gentoo"`))
 	got := f.do("POST", "/predict", repeat(1000, row("body_mass_g", `"1"`)))
 	var all []map[string]any
-	if err := json.Unmarshal([]byte(got.body), &all); err != nil || len(all) != 1000 || all[999]["species"] != "Gentoo" || got.header.Get(headerSeq) != "2" {
+	if err := json.Unmarshal([]byte(got.body), &all); err != nil || len(all) != 1000 ||
+		all[999]["species"] != "Gentoo" ||
+		got.header.Get(headerSeq) != "2" {
 		t.Errorf("%d %v %.200s", got.code, err, got.body)
 	}
 	for body, want := range map[string]string{
@@ -575,7 +602,10 @@ func TestMetrics(t *testing.T) {
 	f.do("POST", "/learn", event(row(), `"Gentoo"`))
 	f.ask("teach", event(row(), `"Gentoo"`))
 	f.eventually(func() bool {
-		return strings.Contains(f.do("GET", "/metrics", "").body, `lockstep_fleet_replicas{model="penguins",replica="web-1",state="ready"} 1`)
+		return strings.Contains(
+			f.do("GET", "/metrics", "").body,
+			`lockstep_fleet_replicas{model="penguins",replica="web-1",state="ready"} 1`,
+		)
 	})
 	text := f.do("GET", "/metrics", "").body
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
@@ -673,7 +703,10 @@ func TestCountersNeverFall(t *testing.T) {
 	const learned = `lockstep_events_total{model="penguins",replica="web-1",verdict="learned"}`
 	const folds = `lockstep_replica_folds_total{model="penguins",replica="web-1"}`
 	if before[learned] != 5 || after[learned] != 5 || after[folds] != before[folds]+1 {
-		t.Errorf("learned %v, then %v, want 5; folds %v, then %v, want one more", before[learned], after[learned], before[folds], after[folds])
+		t.Errorf(
+			"learned %v, then %v, want 5; folds %v, then %v, want one more", before[learned], after[learned],
+			before[folds], after[folds],
+		)
 	}
 }
 
@@ -692,7 +725,8 @@ func TestTrafficCountsByTheLists(t *testing.T) {
 		}
 		buckets, sum := traffic.Latencies(v)
 		n := uint64(len(serve.Codes) + 3)
-		if total != 2*n || buckets[0] != n || buckets[len(serve.Buckets)] != n || len(buckets) != len(serve.Buckets)+1 || sum < time.Duration(n)*time.Hour {
+		if total != 2*n || buckets[0] != n || buckets[len(serve.Buckets)] != n || len(buckets) != len(serve.Buckets)+1 ||
+			sum < time.Duration(n)*time.Hour {
 			t.Errorf("%s: %d answers, %v in %v", serve.Verbs[v], total, buckets, sum)
 		}
 	}
@@ -713,7 +747,10 @@ func TestLogsHoldNothingOfARequest(t *testing.T) {
 	} {
 		for _, path := range []string{"/predict", "/learn", "/explain", "/" + planted, "/predict?q=" + planted} {
 			f.do("POST", path, body, headerID, planted, "X-"+planted, planted)
-			f.do("POST", path, body+"\n", "Content-Type", "application/x-ndjson", headerID, strings.Repeat(planted, 1000), "Lockstep-Min-Seq", planted)
+			f.do(
+				"POST", path, body+"\n", "Content-Type", "application/x-ndjson", headerID,
+				strings.Repeat(planted, 1000), "Lockstep-Min-Seq", planted,
+			)
 		}
 		for _, verb := range []string{"predict", "teach", "explain", "status"} {
 			f.ask(verb, body, "Nats-Msg-Id", planted+verb)
@@ -758,11 +795,15 @@ func TestOpenAPI(t *testing.T) {
 	attributes := doc.Components.Schemas["Attributes"]
 	mass := attributes.Properties["body_mass_g"].AnyOf
 	if island := attributes.Properties["island"]; island.Type != "string" || island.MaxLength != 64 || len(attributes.Required) != 6 ||
-		len(mass) != 2 || *mass[0].Maximum != 100000 || *mass[0].Minimum != 0 || mass[1].Type != "null" {
+		len(mass) != 2 || *mass[0].Maximum != 100000 ||
+		*mass[0].Minimum != 0 ||
+		mass[1].Type != "null" {
 		t.Errorf("%+v", attributes)
 	}
 	for path := range doc.Paths {
-		if method := map[bool]string{true: "POST", false: "GET"}[strings.Contains("/predict/learn/explain", path)]; f.do(method, path, "{}").code == 404 {
+		if method := map[bool]string{true: "POST", false: "GET"}[strings.Contains("/predict/learn/explain", path)]; f.do(
+			method, path, "{}",
+		).code == 404 {
 			t.Errorf("%s is described, and not there", path)
 		}
 	}
@@ -802,7 +843,12 @@ func TestAnOpenDoorIsSaid(t *testing.T) {
 // TestPlacesAreInTheOrderOfTheFields, whatever the order of the body.
 func TestPlacesAreInTheOrderOfTheFields(t *testing.T) {
 	f := newFleet(t, Config{})
-	got := f.do("POST", "/learn", `[`+event(row(), `"Gentoo"`)+`,{"species":1,"id":2,"attributes":{"sex":3,"body_mass_g":[],"island":4,"island":5}},{}]`)
+	got := f.do(
+		"POST", "/learn",
+		`[`+event(
+			row(), `"Gentoo"`,
+		)+`,{"species":1,"id":2,"attributes":{"sex":3,"body_mass_g":[],"island":4,"island":5}},{}]`,
+	)
 	var where []string
 	for _, d := range got.data["detail"].([]any) {
 		where = append(where, strings.Trim(fmt.Sprint(d.(map[string]any)["loc"].([]any)[1:]), "[]"))

@@ -24,7 +24,10 @@ func rename(b *river.Builder, name func(string) string) {
 	for i := range b.Out {
 		col := &b.Out[i]
 		if col.Kind == river.DummyColumn {
-			b.Fail("column %q is one-hot dummies, whose names are made of values; put this step before the OneHotEncoder", col.Name)
+			b.Fail(
+				"column %q is one-hot dummies, whose names are made of values; put this step before the OneHotEncoder",
+				col.Name,
+			)
 			continue
 		}
 		col.Name = name(col.Name)

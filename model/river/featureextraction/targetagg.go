@@ -21,10 +21,11 @@ const maxGroups = 1 << 20
 // Source: Micci-Barreca, A Preprocessing Scheme for High-Cardinality
 // Categorical Attributes, 2001.
 var TargetAgg = &river.Class{
-	Name:    "TargetAgg",
-	Source:  "river.feature_extraction.TargetAgg",
-	Summary: "A running statistic of the labels of those events that had the same values in some columns: target encoding.",
-	Task:    river.Transformation,
+	Name:   "TargetAgg",
+	Source: "river.feature_extraction.TargetAgg",
+	Summary: "A running statistic of the labels of those events that had the same values in some columns: target " +
+		"encoding.",
+	Task: river.Transformation,
 	Params: []river.Param{
 		{Name: "by", Kind: river.ColumnList, Summary: "the columns, categories, whose values make a group"},
 		{Name: "how", Kind: river.Nested, Task: river.Statistical, Summary: "the statistic"},

@@ -237,7 +237,10 @@ func sigmoid(x float64) float64 {
 }
 
 // explainLogit explains a binary model: what is added to the logit of true.
-func explainLogit(x *river.Features, w *weights, f *river.Frame, intercept float64, add func(string, float64, []float64)) {
+func explainLogit(
+	x *river.Features, w *weights, f *river.Frame, intercept float64,
+	add func(string, float64, []float64),
+) {
 	add("", 1, []float64{0, intercept})
 	w.explain(x, f, func(feature string, value, adds float64) { add(feature, value, []float64{0, adds}) })
 }

@@ -40,7 +40,10 @@ func (m *linearRegression) Explain(f *river.Frame, add func(string, float64, []f
 }
 
 // explainSum explains a number: what is added to it.
-func explainSum(x *river.Features, w *weights, f *river.Frame, intercept float64, add func(string, float64, []float64)) {
+func explainSum(
+	x *river.Features, w *weights, f *river.Frame, intercept float64,
+	add func(string, float64, []float64),
+) {
 	add("", 1, []float64{intercept})
 	w.explain(x, f, func(feature string, value, adds float64) { add(feature, value, []float64{adds}) })
 }

@@ -18,7 +18,10 @@ type passiveAggressive struct {
 
 func paParams(more ...river.Param) []river.Param {
 	params := []river.Param{
-		river.FloatParam("C", 1, 1e-9, 1e9, "how aggressive: the most that an event may change (mode 1), or how little a large change costs (mode 2)"),
+		river.FloatParam(
+			"C", 1, 1e-9, 1e9,
+			"how aggressive: the most that an event may change (mode 1), or how little a large change costs (mode 2)",
+		),
 		river.WholeParam("mode", 1, 0, 2, "0: each event is made right; 1: within C; 2: softened by C"),
 	}
 	return append(append(params, more...), river.BoolParam("learn_intercept", true, "have an intercept, and learn it"))

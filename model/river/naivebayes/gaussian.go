@@ -10,11 +10,12 @@ import (
 //
 // Source: river.proba.Gaussian, river.stats.Var.
 var GaussianNB = &river.Class{
-	Name:    "GaussianNB",
-	Source:  "river.naive_bayes.GaussianNB",
-	Summary: "Naive Bayes for numbers that are normally distributed within a class; a one-hot column counts as such a number.",
-	Task:    river.Classification,
-	Build:   buildGaussianNB,
+	Name:   "GaussianNB",
+	Source: "river.naive_bayes.GaussianNB",
+	Summary: "Naive Bayes for numbers that are normally distributed within a class; a one-hot column counts as such a " +
+		"number.",
+	Task:  river.Classification,
+	Build: buildGaussianNB,
 }
 
 func buildGaussianNB(b *river.Builder) {

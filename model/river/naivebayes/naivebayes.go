@@ -37,7 +37,10 @@ func normalize(jll []float64) {
 
 // byClass returns a function that adds a feature, with what it gives to the
 // log-likelihood of each class.
-func byClass[C any](classes []C, add func(string, float64, []float64)) func(feature string, value float64, of func(c *C) float64) {
+func byClass[C any](
+	classes []C,
+	add func(string, float64, []float64),
+) func(feature string, value float64, of func(c *C) float64) {
 	return func(feature string, value float64, of func(c *C) float64) {
 		out := make([]float64, len(classes))
 		for class := range out {

@@ -97,8 +97,10 @@ var Huber = &river.Class{
 	Source:  "river.optim.losses.Huber",
 	Summary: "Squares small errors, and takes large ones as they are: outliers pull less.",
 	Task:    river.RegressionLoss,
-	Params:  []river.Param{river.FloatParam("epsilon", 0.1, 0, 1e100, "up to which size errors are squared, in the label's unit")},
-	Make:    func(s *river.Step) any { return huber(river.Arg[float64](s, "epsilon")) },
+	Params: []river.Param{
+		river.FloatParam("epsilon", 0.1, 0, 1e100, "up to which size errors are squared, in the label's unit"),
+	},
+	Make: func(s *river.Step) any { return huber(river.Arg[float64](s, "epsilon")) },
 }
 
 type huber float64

@@ -7,11 +7,12 @@ import "lockstep/model/river"
 //
 // Source: river.preprocessing.Normalizer.
 var Normalizer = &river.Class{
-	Name:    "Normalizer",
-	Source:  "river.preprocessing.Normalizer",
-	Summary: "Divides an event's numbers by their length: the sum of their sizes (order 1), or the root of the sum of their squares (2).",
-	Task:    river.Transformation,
-	Params:  []river.Param{river.WholeParam("order", 2, 1, 2, "of the norm")},
+	Name:   "Normalizer",
+	Source: "river.preprocessing.Normalizer",
+	Summary: "Divides an event's numbers by their length: the sum of their sizes (order 1), or the root of the sum of " +
+		"their squares (2).",
+	Task:   river.Transformation,
+	Params: []river.Param{river.WholeParam("order", 2, 1, 2, "of the norm")},
 	Build: func(b *river.Builder) {
 		t := &normalizer{squares: river.Arg[float64](b.Step(), "order") == 2}
 		b.Out = append([]river.Column(nil), b.In...)

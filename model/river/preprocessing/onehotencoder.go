@@ -22,7 +22,10 @@ var OneHotEncoder = &river.Class{
 }
 
 func buildOneHotEncoder(b *river.Builder) {
-	t := &oneHotEncoder{out: b.NewSlot(river.DummyColumn), dropFirst: river.Arg[bool](b.Step(), "drop_first"), least: river.Unknown}
+	t := &oneHotEncoder{
+		out: b.NewSlot(river.DummyColumn), dropFirst: river.Arg[bool](b.Step(), "drop_first"),
+		least: river.Unknown,
+	}
 	b.Out = nil
 	bound := 8 + 8 + 8 // n, and the lengths of two lists
 	for i := range b.In {
@@ -32,7 +35,8 @@ func buildOneHotEncoder(b *river.Builder) {
 			continue
 		}
 		out := river.Column{Kind: river.DummyColumn, Name: col.Name, Slot: t.out, Encoder: t, Index: int32(len(t.columns))}
-		t.ambiguous = t.ambiguous || slices.ContainsFunc(b.Out, func(other river.Column) bool { return river.Meets(&other, &out) })
+		t.ambiguous = t.ambiguous ||
+			slices.ContainsFunc(b.Out, func(other river.Column) bool { return river.Meets(&other, &out) })
 		b.Out = append(b.Out, out)
 		t.columns = append(t.columns, oneHotColumn{
 			in: col.Slot, vocab: col.Vocab, name: col.Name, prefix: col.Name + "_", none: river.Unknown,
@@ -152,7 +156,9 @@ func (col *oneHotColumn) key(x river.Category) int32 {
 	switch {
 	case x.ID >= 0 && int(x.ID) < len(col.keys) && col.keys[x.ID] != river.Unknown:
 		return col.keys[x.ID]
-	case x.ID == river.Null, x.ID >= 0 && col.vocab.Texts[x.ID] == noneText, x.ID == river.Unknown && string(x.Text) == noneText:
+	case x.ID == river.Null,
+		x.ID >= 0 && col.vocab.Texts[x.ID] == noneText,
+		x.ID == river.Unknown && string(x.Text) == noneText:
 		return col.none
 	}
 	return river.Unknown
@@ -296,7 +302,8 @@ func (t *oneHotEncoder) rebuild(s *river.State) {
 	}
 	seen := make(map[oneHotKey]bool, len(t.keys))
 	for i, k := range t.keys {
-		if k.column < 0 || int(k.column) >= len(t.columns) || !strings.HasPrefix(k.text, t.columns[k.column].prefix) || seen[k] {
+		if k.column < 0 || int(k.column) >= len(t.columns) || !strings.HasPrefix(k.text, t.columns[k.column].prefix) ||
+			seen[k] {
 			s.Fail()
 			return
 		}

@@ -6,12 +6,13 @@ import "lockstep/model/river"
 //
 // Source: Welford's running variance, with ddof 0.
 var StandardScaler = &river.Class{
-	Name:    "StandardScaler",
-	Source:  "river.preprocessing.StandardScaler",
-	Summary: "Takes the running mean from each number, and divides it by the running standard deviation (0 where that is 0).",
-	Task:    river.Transformation,
-	Params:  []river.Param{river.BoolParam("with_std", true, "divide by the standard deviation")},
-	Build:   buildStandardScaler,
+	Name:   "StandardScaler",
+	Source: "river.preprocessing.StandardScaler",
+	Summary: "Takes the running mean from each number, and divides it by the running standard deviation (0 where that " +
+		"is 0).",
+	Task:   river.Transformation,
+	Params: []river.Param{river.BoolParam("with_std", true, "divide by the standard deviation")},
+	Build:  buildStandardScaler,
 }
 
 func buildStandardScaler(b *river.Builder) {

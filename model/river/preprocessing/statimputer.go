@@ -36,7 +36,10 @@ func buildStatImputer(b *river.Builder) {
 			b.AddTransformer(t, 8+8*modeValues)
 			col.Slot = t.out // still null before any value
 		default:
-			b.Fail("%s does not fit %q, which is %s (Mean is for numbers, Mode for categories)", statistic.Name, col.Name, col.Kind)
+			b.Fail(
+				"%s does not fit %q, which is %s (Mean is for numbers, Mode for categories)", statistic.Name,
+				col.Name, col.Kind,
+			)
 		}
 	}
 }

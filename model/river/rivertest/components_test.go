@@ -40,7 +40,10 @@ func (p *pipeline) inputs(newSlot func(river.ColumnKind) int) []river.Column {
 	var out []river.Column
 	for i := range p.spec.Inputs {
 		f := &p.spec.Inputs[i]
-		col := river.Column{Name: f.Name, Nullable: f.Nullable, Min: f.Min, Max: f.Max, Vocab: &p.vocabs[i], MaxValues: f.MaxValues, MaxBytes: f.MaxBytes}
+		col := river.Column{
+			Name: f.Name, Nullable: f.Nullable, Min: f.Min, Max: f.Max, Vocab: &p.vocabs[i],
+			MaxValues: f.MaxValues, MaxBytes: f.MaxBytes,
+		}
 		col.Kind = columnKind(f.Type)
 		col.Slot = newSlot(col.Kind)
 		p.slots = append(p.slots, col.Slot)
@@ -77,7 +80,8 @@ func (p *pipeline) learn(data []byte) {
 	}
 	e := &events[0]
 	for i, v := range e.Row {
-		if f := &p.spec.Inputs[i]; f.Type == model.Category && !v.Null && len(p.vocabs[i].Texts) >= f.MaxValues && p.vocabs[i].Find(v.Text) == river.Unknown {
+		if f := &p.spec.Inputs[i]; f.Type == model.Category && !v.Null && len(p.vocabs[i].Texts) >= f.MaxValues &&
+			p.vocabs[i].Find(v.Text) == river.Unknown {
 			return
 		}
 	}

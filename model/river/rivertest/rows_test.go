@@ -44,7 +44,7 @@ func (r *rows) moderate(f *model.Field) float64 {
 	least, most := max(f.Min, -20), min(f.Max, 20)
 	switch r.IntN(5) {
 	case 0:
-		return float64(int(least)) + float64(r.IntN(int(most-least)+1))
+		return min(float64(int(least))+float64(r.IntN(int(most-least)+1)), most)
 	case 1:
 		return min(max(0, least), most)
 	}

@@ -54,12 +54,19 @@ var VarClass = &river.Class{
 	Source:  "river.stats.Var",
 	Summary: "The variance, 0 before more than ddof values.",
 	Task:    river.Statistical,
-	Params:  []river.Param{river.WholeParam("ddof", 1, 0, 1000, "what is taken from the number of values in the divisor")},
+	Params: []river.Param{
+		river.WholeParam("ddof", 1, 0, 1000, "what is taken from the number of values in the divisor"),
+	},
 	Make: func(s *river.Step) any {
 		ddof := river.Arg[float64](s, "ddof")
-		return Statistic{"var", func() Univariate { return &Var{ddof: ddof} }, 24, func(float64, float64) (float64, float64) {
-			return 0, river.MaxMagnitude
-		}}
+		return Statistic{
+			"var",
+			func() Univariate { return &Var{ddof: ddof} },
+			24,
+			func(float64, float64) (float64, float64) {
+				return 0, river.MaxMagnitude
+			},
+		}
 	},
 }
 
@@ -140,7 +147,12 @@ type count struct{ n uint64 }
 var CountClass = &river.Class{
 	Name: "Count", Source: "river.stats.Count", Summary: "How many values there were.", Task: river.Statistical,
 	Make: func(*river.Step) any {
-		return Statistic{"count", func() Univariate { return &count{} }, 8, func(float64, float64) (float64, float64) { return 0, 1 << 53 }}
+		return Statistic{
+			"count",
+			func() Univariate { return &count{} },
+			8,
+			func(float64, float64) (float64, float64) { return 0, 1 << 53 },
+		}
 	},
 }
 

@@ -96,7 +96,9 @@ func NewReader(text *bufio.Reader, name string, s *model.Spec, o Options) (*Read
 		return nil, err
 	}
 	if format != "csv" && (len(o.NA) > 0 || o.Decimal != "") {
-		return nil, optionError("--na and --decimal are for CSV files, and this one is JSON: there null is null, and a number has a point")
+		return nil, optionError(
+			"--na and --decimal are for CSV files, and this one is JSON: there null is null, and a number has a point",
+		)
 	}
 	if o.Decimal != "" && o.Decimal != "." && o.Decimal != "," {
 		return nil, optionError("--decimal %s: it is . or ,", Show(o.Decimal))
@@ -123,7 +125,10 @@ func (o Options) format(name string, text *bufio.Reader) (string, error) {
 		return o.Format, nil
 	case "":
 	default:
-		return "", optionError("--format %s: it is csv or jsonl, or json for an array of rows or for rows over several lines", Show(o.Format))
+		return "", optionError(
+			"--format %s: it is csv or jsonl, or json for an array of rows or for rows over several lines",
+			Show(o.Format),
+		)
 	}
 	name = strings.TrimSuffix(strings.ToLower(name), ".gz")
 	first := firstLine(text)
@@ -193,7 +198,10 @@ func mapping(s *model.Spec, pairs []string) (map[string]string, error) {
 		case !ok || column == "" || name == "":
 			return nil, optionError("--map %s: it is column=input", Show(pair))
 		case !slices.Contains(used(s), name):
-			return nil, optionError("--map %s: the spec %s has no input and no label %s; it has: %s", Show(pair), s.Name, Show(name), strings.Join(used(s), ", "))
+			return nil, optionError(
+				"--map %s: the spec %s has no input and no label %s; it has: %s", Show(pair), s.Name, Show(name),
+				strings.Join(used(s), ", "),
+			)
 		case taken[name]:
 			return nil, optionError("--map gives %s twice", Show(name))
 		case names[column] != "":

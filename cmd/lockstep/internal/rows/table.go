@@ -94,7 +94,10 @@ func (t *table) choose(names map[string]string) error {
 		case 1:
 			t.columns = append(t.columns, found[0])
 		default:
-			return optionError("the CSV header has the column %s twice, as its columns %d and %d", Show(t.header[found[0]]), found[0]+1, found[1]+1)
+			return optionError(
+				"the CSV header has the column %s twice, as its columns %d and %d", Show(t.header[found[0]]),
+				found[0]+1, found[1]+1,
+			)
 		}
 	}
 	if len(missing) > 0 {
@@ -104,7 +107,9 @@ func (t *table) choose(names map[string]string) error {
 		} else if !utf8.ValidString(strings.Join(t.header, "")) {
 			hint = "it is not UTF-8: --encoding says what it is, " + strings.Join(Encodings[1:], ", ")
 		}
-		return optionError("the CSV header has no column %s; it has: %s (%s)", strings.Join(missing, ", "), t.shownHeader(), hint)
+		return optionError(
+			"the CSV header has no column %s; it has: %s (%s)", strings.Join(missing, ", "), t.shownHeader(), hint,
+		)
 	}
 	return nil
 }
@@ -170,7 +175,10 @@ func (t *table) row() (Row, error) {
 		}
 		c := row.cells[t.columns[i]]
 		if !utf8.Valid(c.text) {
-			row.Problem = fmt.Sprintf("column %s is %s, which is not in the file's encoding: --encoding says which it is (%s)", Show(t.header[t.columns[i]]), quote(string(c.text)), strings.Join(Encodings, ", "))
+			row.Problem = fmt.Sprintf(
+				"column %s is %s, which is not in the file's encoding: --encoding says which it is (%s)",
+				Show(t.header[t.columns[i]]), quote(string(c.text)), strings.Join(Encodings, ", "),
+			)
 			return row, nil
 		}
 		event = append(appendText(event, f.Name), ':')
@@ -377,7 +385,10 @@ func (p *parser) end() (Row, error) {
 		if bytes.HasSuffix(p.buffer, []byte("\n")) {
 			last--
 		}
-		p.refuse("its quotes are not closed, and take everything up to line %d with them: close them, and read the file again", last)
+		p.refuse(
+			"its quotes are not closed, and take everything up to line %d with them: close them, and read the file again",
+			last,
+		)
 	}
 	p.endCell()
 	return p.finish(), nil

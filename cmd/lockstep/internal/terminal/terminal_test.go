@@ -25,7 +25,9 @@ func lines(t *testing.T, output string, width int) []string {
 func TestTableFits(t *testing.T) {
 	t.Parallel()
 	table := Table{Columns: []Column{
-		{Name: "name"}, {Name: "count"}, {Name: "none", Rank: 1}, {Name: "some", Rank: 2}, {Name: "more", Rank: 3}, {Name: "note", Rank: 4, Wrap: true},
+		{
+			Name: "name",
+		}, {Name: "count"}, {Name: "none", Rank: 1}, {Name: "some", Rank: 2}, {Name: "more", Rank: 3}, {Name: "note", Rank: 4, Wrap: true},
 	}}
 	table.Add("a", 1, 0, 7, "xxxxxxxxxxxx", "a note of several words")
 	table.Add(strings.Repeat("long", 20)+"\n\x1b", 12345, 0, 0, "xxxxxxxxxxxx", "")
@@ -36,7 +38,8 @@ func TestTableFits(t *testing.T) {
 	for width := 22; width < 200; width++ {
 		lines(t, table.Text(width), width)
 	}
-	for width, want := range map[int]string{100: "", 60: "(no room for: none, note)", 40: "(no room for: none, some, more, note)"} {
+	for width, want := range map[int]string{100: "", 60: "(no room for: none, note)", 40: "(no room for: none, some, " +
+		"more, note)"} {
 		all := lines(t, table.Text(width), width)
 		got := ""
 		if last := all[len(all)-1]; strings.HasPrefix(last, "(") {
