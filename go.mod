@@ -22,6 +22,7 @@ require (
 	github.com/prometheus/client_golang v1.25.0 // metrics
 	github.com/rogpeppe/go-internal v1.16.0 // tests: scripts that run the program from outside
 	github.com/spf13/cobra v1.10.2 // commands, completions, manual pages
+	github.com/spf13/pflag v1.0.9 // tests: each flag of each command has its sentence
 	go.uber.org/goleak v1.3.0 // tests: no goroutine is left behind
 	go.yaml.in/yaml/v3 v3.0.6 // a model's spec
 	golang.org/x/net v0.61.0 // the HTTP door holds only so many connections
@@ -58,7 +59,6 @@ require (
 	github.com/prometheus/procfs v0.23.0 // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect
-	github.com/spf13/pflag v1.0.9 // indirect
 	github.com/xo/terminfo v1.0.0 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
