@@ -112,7 +112,7 @@ func TestAFloodIsRefusedWithAReason(t *testing.T) {
 	if want := n - maxBacklog - 2; refused != want { // but the first, and one that has so many behind it
 		t.Errorf("%d of %d are refused, want %d", refused, n, want)
 	}
-	if stats := opened.(*service).micro.Stats().Endpoints[0]; stats.NumErrors != refused || stats.NumRequests != n {
+	if stats := opened.(*service).board.stats().(micro.Stats).Endpoints[0]; stats.NumErrors != refused || stats.NumRequests != n {
 		t.Errorf("nats micro stats would show %d errors of %d requests", stats.NumErrors, stats.NumRequests)
 	}
 	if err := opened.Stop(t.Context()); err != nil {

@@ -71,14 +71,12 @@ type Service interface {
 }
 
 type request struct {
-	msg      micro.Request
+	msg      *nats.Msg
 	service  *service
-	endpoint *Endpoint
+	endpoint *tracked
 	began    time.Time
 	answered atomic.Bool
-	failure  atomic.Pointer[failure] // an error on its way
-	returned atomic.Bool             // the handler has
-	kept     bool                    // it goes on without the handler
+	kept     bool // it goes on without the handler
 }
 
 // requests are those that nobody uses now.
@@ -88,58 +86,27 @@ var requests = sync.Pool{New: func() any { return new(request) }}
 func (r *request) reset() {
 	r.msg, r.service, r.endpoint = nil, nil, nil
 	r.answered.Store(false)
-	r.returned.Store(false)
-}
-
-type failure struct {
-	code        string
-	description string
-	body        []byte
 }
 
 func (r *request) Keep() { r.kept = true }
 
-func (r *request) Data() []byte { return r.msg.Data() }
+func (r *request) Data() []byte { return r.msg.Data }
 
-func (r *request) Header(name string) string { return r.msg.Headers().Get(name) }
+func (r *request) Header(name string) string { return r.msg.Header.Get(name) }
 
-func (r *request) HeaderNames() []string { return slices.Collect(maps.Keys(r.msg.Headers())) }
+func (r *request) HeaderNames() []string { return slices.Collect(maps.Keys(r.msg.Header)) }
 
 func (r *request) Reply(body []byte) {
 	if !r.answered.Swap(true) {
+		r.endpoint.count(0, "", time.Since(r.began))
 		r.send(nil, body)
-		r.told(0)
 	}
 }
 
 func (r *request) Error(code int, description string, body []byte) {
-	if r.answered.Swap(true) {
-		return
-	}
-	r.told(code)
-	r.failure.Store(&failure{strconv.Itoa(code), description, body})
-	if r.returned.Load() {
-		r.fail(false)
-	}
-}
-
-func (r *request) told(code int) {
-	if r.endpoint.Answered != nil {
-		r.endpoint.Answered(code, time.Since(r.began))
-	}
-}
-
-// fail sends an error that is on its way, unless that is done. While the
-// handler runs, only who called it may do so: micro reads then what its own
-// Error writes, and counts it.
-func (r *request) fail(counted bool) {
-	f := r.failure.Swap(nil)
-	switch {
-	case f == nil:
-	case counted:
-		r.sent(r.msg.Error(f.code, f.description, f.body))
-	default:
-		r.send(nats.Header{micro.ErrorHeader: {f.description}, micro.ErrorCodeHeader: {f.code}}, f.body)
+	if !r.answered.Swap(true) {
+		r.endpoint.count(code, description, time.Since(r.began))
+		r.send(nats.Header{micro.ErrorHeader: {description}, micro.ErrorCodeHeader: {strconv.Itoa(code)}}, body)
 	}
 }
 
@@ -153,7 +120,7 @@ func inbox(subject, served string) bool {
 
 func (r *request) send(header nats.Header, body []byte) {
 	var err error
-	switch subject := r.msg.Reply(); {
+	switch subject := r.msg.Reply; {
 	case subject == "": // nobody asked for an answer
 	case header == nil:
 		err = r.service.conn.Publish(subject, body)
@@ -170,7 +137,7 @@ func (r *request) sent(err error) {
 	if errors.Is(err, nats.ErrMaxPayload) {
 		const description = "the answer is too large for the server's max_payload"
 		_ = r.service.conn.PublishMsg(&nats.Msg{
-			Subject: r.msg.Reply(), Header: nats.Header{micro.ErrorHeader: {description}, micro.ErrorCodeHeader: {"500"}},
+			Subject: r.msg.Reply, Header: nats.Header{micro.ErrorHeader: {description}, micro.ErrorCodeHeader: {"500"}},
 			Data: ErrorBody(500, description, nil),
 		})
 	}
@@ -195,8 +162,11 @@ func ErrorBody(code int, description string, detail any) []byte {
 
 type service struct {
 	conn     *Conn
-	micro    micro.Service
+	board    *board
+	subs     []*nats.Subscription
 	inFlight sync.WaitGroup
+	mu       sync.Mutex
+	drained  bool // Stop was called; guarded by mu
 }
 
 // Doors opens services, each on a connection of its own like Conn: so requests
@@ -227,50 +197,19 @@ func Serve(conn *Conn, config ServiceConfig) (_ Service, err error) {
 			conn.Close()
 		}
 	}()
-	s := &service{conn: conn}
-	s.micro, err = micro.AddService(conn.Conn, micro.Config{
-		Name: config.Name, Version: config.Version, Description: config.Description, Metadata: config.Metadata,
-	})
+	s := &service{conn: conn, board: newBoard(&config)}
+	for _, e := range s.board.endpoints {
+		sub, err := conn.subscribe(e.Subject, e.Queue, func(msg *nats.Msg) { s.handle(e, msg) })
+		if err != nil {
+			return nil, fmt.Errorf("endpoint %s: %w", e.Subject, err)
+		}
+		s.subs = append(s.subs, sub)
+	}
+	asked, err := s.board.serve(conn)
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range config.Endpoints {
-		group := micro.WithEndpointQueueGroupDisabled()
-		if e.Queue != "" {
-			group = micro.WithEndpointQueueGroup(e.Queue)
-		}
-		handle := func(msg micro.Request) {
-			waiting := conn.backlog.begin()
-			defer conn.backlog.end()
-			if msg.Reply() != "" && !inbox(msg.Reply(), e.Subject) {
-				conn.first.config.notice(
-					fmt.Sprintf(
-						"a request on %s wants its answer at %s, where no client listens: it is passed over",
-						e.Subject, msg.Reply(),
-					),
-				)
-				return
-			}
-			s.inFlight.Add(1)
-			r := requests.Get().(*request)
-			r.msg, r.service, r.endpoint, r.began = msg, s, &e, time.Now()
-			if waiting > maxBacklog {
-				description := fmt.Sprintf("overloaded: %d requests wait for this worker; try again", waiting)
-				r.Error(503, description, ErrorBody(503, description, nil))
-			} else {
-				e.Handler(r)
-			}
-			r.returned.Store(true)
-			r.fail(true)
-			if !r.kept && r.answered.Load() {
-				r.reset()
-				requests.Put(r)
-			}
-		}
-		if err := s.micro.AddEndpoint(e.Name, micro.HandlerFunc(handle), micro.WithEndpointSubject(e.Subject), group); err != nil {
-			return nil, errors.Join(fmt.Errorf("endpoint %s: %w", e.Subject, err), s.micro.Stop())
-		}
-	}
+	s.subs = append(s.subs, asked...)
 	// Once the server knows the subscriptions, the service is in the group.
 	// Without a server now it is so as soon as there is one again, and nobody
 	// waits for that: the connection says that it was lost.
@@ -279,14 +218,60 @@ func Serve(conn *Conn, config ServiceConfig) (_ Service, err error) {
 	denied := denial(conn.LastError())
 	for _, e := range config.Endpoints {
 		if denied != nil && denied.Subject == e.Subject {
-			return nil, errors.Join(denied, s.micro.Stop())
+			return nil, denied
 		}
 	}
 	return s, nil
 }
 
+// subscribe subscribes, in a queue group if one is named.
+func (c *Conn) subscribe(subject, queue string, handle nats.MsgHandler) (*nats.Subscription, error) {
+	if queue == "" {
+		return c.Subscribe(subject, handle)
+	}
+	return c.QueueSubscribe(subject, queue, handle)
+}
+
+// handle passes a request to its endpoint's handler.
+func (s *service) handle(e *tracked, msg *nats.Msg) {
+	waiting := s.conn.backlog.begin()
+	defer s.conn.backlog.end()
+	if msg.Reply != "" && !inbox(msg.Reply, e.Subject) {
+		s.conn.first.config.notice(fmt.Sprintf(
+			"a request on %s wants its answer at %s, where no client listens: it is passed over", e.Subject, msg.Reply,
+		))
+		return
+	}
+	s.inFlight.Add(1)
+	r := requests.Get().(*request)
+	r.msg, r.service, r.endpoint, r.began, r.kept = msg, s, e, time.Now(), false
+	if waiting > maxBacklog {
+		description := fmt.Sprintf("overloaded: %d requests wait for this worker; try again", waiting)
+		r.Error(503, description, ErrorBody(503, description, nil))
+	} else {
+		e.Handler(r)
+	}
+	if !r.kept && r.answered.Load() {
+		r.reset()
+		requests.Put(r)
+	}
+}
+
+// drain ends the subscriptions once what the server had sent to them was
+// handled. It returns at once.
+func (s *service) drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.drained {
+		s.drained = true
+		for _, sub := range s.subs {
+			_ = sub.Drain() // one that is closed already needs none
+		}
+	}
+}
+
 func (s *service) Stop(ctx context.Context) error {
-	err := s.micro.Stop()
+	s.drain()
 	if !s.conn.IsConnected() {
 		go func() { // what was answered goes out if there is a server again soon
 			_ = s.conn.FlushTimeout(attemptTimeout)
@@ -294,11 +279,6 @@ func (s *service) Stop(ctx context.Context) error {
 		}()
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	// micro's Stop returns at once. Its subscriptions are gone only when
-	// what the server had sent to them was handled.
 	for s.conn.NumSubscriptions() > 0 && !s.conn.IsClosed() {
 		select {
 		case <-ctx.Done():
