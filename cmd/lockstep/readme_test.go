@@ -37,10 +37,12 @@ func TestReadme(t *testing.T) {
 	if rows < 15 {
 		t.Errorf("%d rows in the table", rows)
 	}
-	script := readFile(t, "testdata/e2e/nats.txtar") + readFile(t, "testdata/e2e/readme.txtar")
-	for _, command := range regexp.MustCompile(`\$ nats -s nats://127.0.0.1:4222 (.*)`).FindAllStringSubmatch(readFile(t, "../../README.md"), -1) {
-		if !strings.Contains(script, "exec nats -s $demo_1 "+command[1]+"\n") {
-			t.Errorf("the end-to-end script does not run: %s", command[1])
+	scripts := readFile(t, "testdata/e2e/nats.txtar") + readFile(t, "testdata/e2e/readme.txtar") +
+		readFile(t, "testdata/e2e/wire.txtar")
+	command := regexp.MustCompile(`\$ nats -s nats://127.0.0.1:4222 (.*)`)
+	for _, found := range command.FindAllStringSubmatch(readFile(t, "../../README.md")+readme, -1) {
+		if !strings.Contains(scripts, "exec nats -s $demo_1 "+found[1]+"\n") {
+			t.Errorf("no end-to-end script runs: %s", found[1])
 		}
 	}
 }
