@@ -139,6 +139,13 @@ func (f *Findings) examineServer(conn *Conn) {
 	}
 }
 
+// losing are versions of nats-server that are known to lose what they have
+// acknowledged, with where that is written and when this line was.
+var losing = []struct{ version, issue, noted string }{
+	{"2.12.14", "https://github.com/nats-io/nats-server/issues/8449", "2026-11-26"},
+	{"2.14.4", "https://github.com/nats-io/nats-server/issues/8449", "2026-11-26"},
+}
+
 // examineVersion knows which servers are too old: counters came with 2.12,
 // and before 2.12.7 and 2.14.0 rights could be got around (advisories
 // 2026-16 and 2026-18 of nats.io).
@@ -146,6 +153,16 @@ func (f *Findings) examineVersion(server, version string) {
 	var major, minor, patch int
 	_, err := fmt.Sscanf(version, "%d.%d.%d", &major, &minor, &patch)
 	at := major*1_000_000 + minor*1_000 + patch
+	release, _, _ := strings.Cut(version, "-")
+	for _, l := range losing {
+		if l.version == release {
+			f.Add(
+				Fail, "version", "upgrade to 2.15.2 or later, one server after the other, and compare: lockstep verify",
+				"%s runs nats-server %s, which is known to lose messages: %s (noted %s)", server, version, l.issue, l.noted,
+			)
+			return
+		}
+	}
 	switch {
 	case err != nil:
 		f.Add(Unknown, "version", "", "%s has the version %q", server, version)

@@ -8,7 +8,7 @@ import (
 // TestExamineVersion: what is too old is named, and what to do.
 func TestExamineVersion(t *testing.T) {
 	for version, want := range map[string]Level{
-		"2.10.29": Fail, "2.11.16": Fail, "2.12.0": Fail, "2.12.6": Fail, "2.12.7": OK, "2.12.11": OK, "2.13.0": Fail, "2.14.0": OK, "2.15.2": OK, "3.0.0": OK, "2.14.0-RC.1": OK, "next": Unknown,
+		"2.10.29": Fail, "2.11.16": Fail, "2.12.0": Fail, "2.12.6": Fail, "2.12.7": OK, "2.12.11": OK, "2.13.0": Fail, "2.14.0": OK, "2.14.4": Fail, "2.14.5": OK, "2.12.14": Fail, "2.14.4-beta.1": Fail, "2.15.2": OK, "3.0.0": OK, "2.14.0-RC.1": OK, "next": Unknown,
 	} {
 		var f Findings
 		f.examineVersion("n", version)

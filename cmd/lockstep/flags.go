@@ -89,8 +89,17 @@ func explained(answer *bus.RemoteError) error {
 	for _, p := range body.Detail {
 		text += "\n  " + printable.Text(p.String())
 	}
-	return errors.New(text)
+	return &refused{text, answer}
 }
+
+// refused is an answer's error in other words.
+type refused struct {
+	text   string
+	answer *bus.RemoteError
+}
+
+func (r *refused) Error() string { return r.text }
+func (r *refused) Unwrap() error { return r.answer }
 
 // loadSpec reads a spec by the name of one that Lockstep ships, or a file. It
 // must be fit to begin a log with.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lockstep/bus"
 	"lockstep/cmd/lockstep/internal/terminal"
 )
 
@@ -61,11 +63,31 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	root.SetArgs(args)
 	root.SetIn(in)
 	wrapOutputs(root, out, errOut)
-	err := root.ExecuteContext(ctx)
-	if err != nil && err.Error() != "" {
+	cmd, err := root.ExecuteContextC(ctx)
+	switch {
+	case err == nil || err.Error() == "":
+	case cmd.Flags().Changed("json"):
+		printFailure(root.ErrOrStderr(), err)
+	default:
 		fmt.Fprintln(root.ErrOrStderr(), "lockstep:", err)
 	}
 	return err
+}
+
+// printFailure says in JSON why a command failed, on standard error: standard
+// output has the command's own JSON and nothing else. The answer is a worker's,
+// where that is what failed.
+func printFailure(errOut io.Writer, err error) {
+	failure := struct {
+		Error  string          `json:"error"`
+		Exit   int             `json:"exit"`
+		Answer json.RawMessage `json:"answer,omitempty"`
+	}{Error: err.Error(), Exit: exitCode(err)}
+	var refused *bus.RemoteError
+	if errors.As(err, &refused) && json.Valid(refused.Body) {
+		failure.Answer = refused.Body
+	}
+	_ = json.NewEncoder(errOut).Encode(failure) // texts and valid JSON always encode
 }
 
 // wrapOutputs has all that a command writes escaped, wherever it comes from.
