@@ -805,3 +805,40 @@ func (b *browser) named() {
 		b.t.Errorf("the page is not as it was: %v", used)
 	}
 }
+
+// TestPageOfANumber: where the label is a number there are errors, no classes,
+// and what each feature adds; a boolean, a text and a moment are given as such.
+func TestPageOfANumber(t *testing.T) {
+	spec, err := model.ParseSpec([]byte(`
+name: price
+input:
+  size: {type: number, min: 0, max: 10}
+  new: {type: boolean}
+  since: {type: timestamp, optional: true}
+label: {name: eur, type: number, min: 0, max: 1000}
+pipeline:
+  - Select: [size, new]
+  - LinearRegression
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := sibling(t, Config{})
+	f.serve(spec)
+	b := openBrowser(t)
+	b.run(chromedp.Navigate(f.door.URL() + "/"))
+	b.until(`document.getElementById('link').dataset.is === 'live' && document.querySelectorAll('#fields .field').length === 3`)
+	for _, heading := range []string{"h-quality", "h-accuracy", "h-loss"} {
+		b.until(fmt.Sprintf(`/error|RMSE/.test(document.getElementById('%s').textContent)`, heading))
+	}
+	b.until(`document.getElementById('s-classes').hidden`)
+	b.put("f-size", "3")
+	b.put("f-since", "2026-01-31T08:30:00Z")
+	b.put("a-eur", "12.5")
+	b.run(chromedp.Click(chromedp.CSS("#teach")))
+	b.until(`document.getElementById('taught').textContent.includes('learned 12.5. Initially predicted 0')`)
+	b.until(`document.getElementById('learned').textContent === '1' && document.getElementById('accuracy-now').textContent === '12.5'`)
+	b.until(`/^2\.\d/.test(document.querySelector('#answer .verdict').textContent)`)
+	b.until(`[...document.querySelectorAll('.why-table th')].map((th) => th.title).sort().join() === 'before any,new,size'`)
+	b.until(`document.querySelector('#tail .verdict-of').textContent.includes('off by 12.5')`)
+}

@@ -36,6 +36,7 @@ function keyed(parent, items, key, make, update) {
 }
 
 let hello = null; // what stays: the model and its inputs
+let ofNumber = false; // the label is a number: there are errors in the place of shares, and no classes
 let state = null; // what changes
 let history = { points: [], from: 0, generation: -1, stale: true };
 
@@ -74,13 +75,19 @@ document.addEventListener('visibilitychange', () => {
 });
 
 function greet(h) {
-  const changed = !hello || JSON.stringify([h.model, h.label, h.inputs]) !== JSON.stringify([hello.model, hello.label, hello.inputs]);
+  const shape = (x) => JSON.stringify([x.model, x.label, x.label_type, x.inputs]);
+  const changed = !hello || shape(h) !== shape(hello);
   if (hello && h.page !== hello.page && !document.activeElement?.closest('#try')) { location.reload(); return; }
   hello = h;
   document.title = h.model + ' · Lockstep';
   say($('model'), h.model);
   say($('subtitle'), `tells ${pretty(h.label)} from ${h.inputs.length} attributes, and learns while it serves`);
   say($('foot'), `seen from the replica ${h.replica} · Lockstep ${h.version} · ${h.semantics}`);
+  ofNumber = h.label_type === 'number';
+  say($('h-quality'), ofNumber ? 'Mean error' : 'Accuracy');
+  charts.accuracy.of(ofNumber ? 'Mean error (MAE)' : 'Accuracy', !ofNumber);
+  charts.loss.of(ofNumber ? 'RMSE' : 'Log-loss', false);
+  $('s-classes').hidden = ofNumber;
   if (changed) buildForm();
 }
 
@@ -130,8 +137,13 @@ function glance() {
   if (s.duplicates) extra.push(`${count.format(s.duplicates)} repeated`);
   say($('learned-more'), extra.join(' · '));
   const seen = s.rolling.events > 0;
-  say($('accuracy-now'), seen ? percent(s.accuracy) : '–');
-  say($('accuracy-more'), seen ? `last ${s.rolling.events}: ${percent(s.rolling.accuracy)} · macro F1 ${s.macro_f1.toFixed(3)}` : 'predicted correctly before they were learned');
+  if (ofNumber) {
+    say($('accuracy-now'), seen ? digits(s.mae) : '–');
+    say($('accuracy-more'), seen ? `last ${s.rolling.events}: ${digits(s.rolling.mae)} · RMSE ${digits(s.rmse)} · R² ${s.r2.toFixed(3)}` : 'how far predictions were, before they were learned');
+  } else {
+    say($('accuracy-now'), seen ? percent(s.accuracy) : '–');
+    say($('accuracy-more'), seen ? `last ${s.rolling.events}: ${percent(s.rolling.accuracy)} · macro F1 ${s.macro_f1.toFixed(3)}` : 'predicted correctly before they were learned');
+  }
   figure($('rate'), t.at ? (t.rate < 10 ? t.rate.toFixed(1) : count.format(Math.round(t.rate))) : '–', '');
   say($('rate-more'), `${t.errors >= 0.05 ? t.errors.toFixed(1) + ' refused · ' : ''}${count.format(s.predicted)} predictions of the fleet`);
   const [p50, unit] = time(t.p50);
@@ -245,7 +257,14 @@ class Chart {
     new ResizeObserver(() => this.data && this.draw(this.data)).observe(this.plot);
   }
 
-  format(v) { return this.share ? percent(v) : v.toFixed(3); }
+  format(v) { return this.share ? percent(v) : ofNumber ? digits(v) : v.toFixed(3); }
+
+  // of says what the chart shows: a share, or a size.
+  of(name, share) {
+    Object.assign(this, { name, share });
+    say(this.figure.querySelector('h2'), name + ' by events learned');
+    this.plot.setAttribute('aria-label', name + ': the arrow keys read it point by point');
+  }
 
   point(e) {
     if (!this.data?.points.length) return;
@@ -284,7 +303,7 @@ class Chart {
     const settled = points.filter((p) => p[1] >= enough);
     const values = settled.flatMap((p) => [p[this.all], p[this.rolling]]);
     if (!this.share) {
-      const top = Math.max(0.01, ...values);
+      const top = Math.max(ofNumber ? Number.MIN_VALUE * 1e20 : 0.01, ...values);
       const step = nice(top / 4);
       return [0, Math.ceil(top / step) * step, step];
     }
@@ -318,7 +337,7 @@ class Chart {
     const parts = [];
     for (let v = low; v <= high + step / 2; v += step) {
       parts.push(svg('line', { class: 'grid', x1: left, x2: right, y1: y(v), y2: y(v) }));
-      parts.push(svg('text', { x: left - 8, y: y(v) + 4, 'text-anchor': 'end' }, this.share ? Math.round(v * 100) + ' %' : v.toFixed(step < 0.1 ? 2 : step < 1 ? 1 : 0)));
+      parts.push(svg('text', { x: left - 8, y: y(v) + 4, 'text-anchor': 'end' }, this.share ? Math.round(v * 100) + ' %' : ofNumber ? digits(v) : v.toFixed(step < 0.1 ? 2 : step < 1 ? 1 : 0)));
     }
     const ticks = nice(span / Math.max(2, Math.floor(width / 85)));
     for (let s = Math.ceil(oldest / ticks) * ticks; s <= newest; s += ticks) {
@@ -364,6 +383,9 @@ class Chart {
     this.reading.replaceChildren(...parts);
   }
 }
+
+// digits is a number with the few digits that tell it.
+const digits = (v) => String(Number(v.toPrecision(4)));
 
 // nice is 1, 2 or 5 times a power of ten, not below a value.
 function nice(v) {
@@ -470,7 +492,7 @@ function tail() {
   const fresh = tailed;
   tailed = true;
   keyed($('tail'), state.tail, (t) => t.seq + ':' + (t.index ?? ''), (t) => {
-    const rejected = t.verdict === 'rejected', wrong = t.verdict === 'learned' && t.predicted !== t.label;
+    const rejected = t.verdict === 'rejected', wrong = !ofNumber && t.verdict === 'learned' && t.predicted !== t.label;
     const name = count.format(t.seq) + (t.index == null ? '' : '.' + t.index);
     const button = el('button', { type: 'button', 'aria-label': `Bring event ${name} into the form` }, name);
     button.addEventListener('click', () => load(t));
@@ -479,10 +501,10 @@ function tail() {
       row.append(el('td', { colspan: 2, class: 'reason' }, t.problem ?? ''), outcome('▲', 'rejected'));
       return row;
     }
-    const swatch = (label) => el('span', { class: 'swatch ' + colour(label), title: label }, short(label));
+    const swatch = (label) => ofNumber ? el('span', { title: label }, digits(Number(label))) : el('span', { class: 'swatch ' + colour(label), title: label }, short(label));
     const predicted = el('td', {}, t.predicted == null ? el('span', { class: 'quiet' }, 'nothing') : swatch(t.predicted));
     if (t.proba) predicted.append(' ', el('span', { class: 'proba' }, percent(t.proba, 0)));
-    const verdict = t.verdict === 'duplicate' ? (t.problem ? ['▲', 'conflict'] : ['↻', 'repeated']) : wrong ? ['✕', 'wrong'] : ['✓', 'correct'];
+    const verdict = t.verdict === 'duplicate' ? (t.problem ? ['▲', 'conflict'] : ['↻', 'repeated']) : ofNumber ? ['', t.predicted == null ? 'learned' : 'off by ' + digits(Math.abs(t.predicted - t.label))] : wrong ? ['✕', 'wrong'] : ['✓', 'correct'];
     row.append(predicted, el('td', {}, swatch(t.label)), outcome(...verdict, t.problem));
     return row;
   });
@@ -513,7 +535,7 @@ function buildForm() {
     fields.set(input.name, f);
     return f.node;
   }));
-  right = field({ name: hello.label }, '', $('answer-field'));
+  right = field({ name: hello.label, type: hello.label_type, number: ofNumber }, '', $('answer-field'));
   right.label.firstChild.textContent = 'The right answer';
   $('answer').replaceChildren(el('p', { class: 'empty' }, 'Fill in the form, or take an event from the log’s tail, and press Predict.'));
   say($('answer-seq'), '');
@@ -529,9 +551,9 @@ function field(input, hint, node = el('div', { class: 'field' })) {
   const wrong = el('p', { class: 'wrong', id: id + '-wrong', role: 'alert' });
   const label = el('label', { for: id }, pretty(input.name), el('span', {}, hint));
   const f = { input, node, wrong, label, known: '' };
-  f.other = el('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', 'aria-describedby': wrong.id, ...(input.number ? { inputmode: 'decimal', id } : { 'aria-label': pretty(input.name) + ', another' }) });
+  f.other = el('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', 'aria-describedby': wrong.id, ...(input.type !== 'category' && input.type !== 'boolean' ? { id, ...(input.number ? { inputmode: 'decimal' } : {}) } : { 'aria-label': pretty(input.name) + ', another' }) });
   if (input.number && input.nullable) f.other.placeholder = 'null';
-  if (!input.number) {
+  if (input.type === 'category' || input.type === 'boolean') {
     f.select = el('select', { id, 'aria-describedby': wrong.id });
     f.select.addEventListener('change', () => {
       f.chosen = true;
@@ -539,7 +561,7 @@ function field(input, hint, node = el('div', { class: 'field' })) {
       if (!f.other.hidden) f.other.focus();
     });
     f.other.addEventListener('input', () => { f.chosen = true; });
-    choices(f, []);
+    choices(f, input.type === 'boolean' ? ['true', 'false'] : []);
   }
   node.replaceChildren(label, ...(f.select ? [f.select] : []), f.other, wrong);
   return f;
@@ -552,7 +574,7 @@ function choices(f, values) {
   f.known = key;
   const before = f.select.value;
   const option = (value, text) => el('option', { value }, text);
-  f.select.replaceChildren(...values.map((v) => option('=' + v, v)), ...(f.input.nullable ? [option('null', 'null')] : []), option('other', values.length ? 'another …' : 'a new one'));
+  f.select.replaceChildren(...values.map((v) => option('=' + v, v)), ...(f.input.nullable ? [option('null', 'null')] : []), ...(f.input.type === 'boolean' ? [] : [option('other', values.length ? 'another …' : 'a new one')]));
   // What a person chose stays; what was typed and has been learned since is an option now.
   const typed = before === 'other' && document.activeElement !== f.other && values.includes(f.other.value);
   if (typed) f.select.value = '=' + f.other.value;
@@ -566,8 +588,8 @@ let prefilled = false, touched = false;
 for (const kind of ['input', 'change']) $('try').addEventListener(kind, () => { touched = true; });
 
 function refreshChoices() {
-  for (const [name, f] of fields) if (f.select) choices(f, state.values[name] ?? []);
-  if (right) choices(right, state.classes.labels);
+  for (const [name, f] of fields) if (f.input.type === 'category') choices(f, state.values[name] ?? []);
+  if (right?.input.type === 'category') choices(right, state.classes.labels);
   const last = state.tail.find((t) => t.verdict === 'learned');
   if (!prefilled && !touched && last && fields.size) {
     prefilled = true;
@@ -576,9 +598,12 @@ function refreshChoices() {
 }
 
 function value(f) {
-  if (f.select && f.select.value !== 'other') return f.select.value === 'null' ? null : f.select.value.slice(1);
+  if (f.select && f.select.value !== 'other') {
+    const chosen = f.select.value === 'null' ? null : f.select.value.slice(1);
+    return f.input.type === 'boolean' && chosen !== null ? chosen === 'true' : chosen;
+  }
   const text = f.other.value.trim();
-  if (!f.input.number) return text === '' ? undefined : f.other.value;
+  if (f.input.type !== 'number' && f.input.type !== 'timestamp') return text === '' ? undefined : f.other.value;
   if (text === '') return f.input.nullable ? null : undefined;
   return /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/.test(text) && Number.isFinite(Number(text)) ? Number(text) : text;
 }
@@ -607,7 +632,7 @@ async function load(t, quietly) {
     if (quietly && touched) return;
     clear();
     if (typeof row.attributes === 'object' && row.attributes) for (const [name, f] of fields) fill(f, row.attributes[name]);
-    if (typeof row.label === 'string') fill(right, row.label);
+    if (row.label != null) fill(right, row.label);
     if (quietly) return;
     say($('taught'), '');
     $('form').scrollIntoView({ block: 'nearest' });
@@ -703,7 +728,8 @@ let explained = null, against = null;
 
 function explain(data) {
   explained = data;
-  const label = data[hello.label];
+  const label = data[hello.label] == null ? null : String(data[hello.label]);
+  if (ofNumber) { drawNumber(label); return; }
   const others = Object.keys(data.proba).filter((l) => l !== label).sort((a, b) => data.proba[b] - data.proba[a]);
   if (!others.includes(against)) against = null;
   drawAnswer(label, others);
@@ -735,6 +761,19 @@ function drawAnswer(label, others) {
   $('answer').replaceChildren(...parts);
 }
 
+// drawNumber shows a number, and what each feature added to it.
+function drawNumber(label) {
+  say($('answer-seq'), 'at sequence ' + count.format(explained.seq));
+  const parts = [el('p', { class: 'verdict' }, digits(Number(label)))];
+  if (explained.unit) {
+    const rows = explained.features.map((f) => ({ name: pretty(f.feature), value: f.value, by: f[explained.unit][hello.label] }));
+    rows.push({ name: 'before any', by: explained.prior[hello.label] ?? 0 });
+    rows.sort((a, b) => Math.abs(b.by) - Math.abs(a.by));
+    parts.push(el('p', { class: 'because' }, 'What each added'), added(rows, '', ''));
+  }
+  $('answer').replaceChildren(...parts);
+}
+
 function chance(p) {
   return p > 0.9995 && p < 1 ? '> 99.9 %' : p > 0 && p < 0.0005 ? '< 0.1 %' : percent(p);
 }
@@ -748,16 +787,22 @@ function why(label, rival) {
   rows.sort((a, b) => Math.abs(b.by) - Math.abs(a.by));
   const rest = rows.splice(12);
   if (rest.length) rows.push({ name: `${rest.length} more`, by: rest.reduce((sum, r) => sum + r.by, 0) });
+  const table = added(rows, colour(label), colour(rival));
+  const odds = Math.exp(Math.min(700, Math.abs(total)));
+  return [el('p', { class: 'because' }, 'Why ', el('b', {}, short(label)), ' rather than ', el('b', {}, short(rival)), `: the log of the odds, together ${signed(total)}, which is ${odds < 1e6 ? count.format(Number(odds.toPrecision(3))) : 'more than a million'} to 1`), table];
+}
+
+const signed = (v) => (v < 0 ? '−' : '+') + (Math.abs(v) < 1000 ? Math.abs(v).toFixed(Math.abs(v) < 10 ? 2 : 1) : digits(Math.abs(v)));
+
+// added is a table of what features add, for one thing and against another.
+function added(rows, good, bad) {
   const most = Math.max(...rows.map((r) => Math.abs(r.by)), 1e-9);
-  const signed = (v) => (v < 0 ? '−' : '+') + Math.abs(v).toFixed(Math.abs(v) < 10 ? 2 : 1);
-  const table = el('table', { class: 'why-table' }, el('tbody', {}, ...rows.map((r) => {
-    const bar = el('span', { class: (r.by < 0 ? 'against ' + colour(rival) : 'for ' + colour(label)) });
+  return el('table', { class: 'why-table' }, el('tbody', {}, ...rows.map((r) => {
+    const bar = el('span', { class: r.by < 0 ? 'against ' + bad : 'for ' + good });
     bar.style.setProperty('--v', Math.abs(r.by) / most);
     const number = r.value == null ? [] : [' ', el('span', {}, String(Number(r.value.toPrecision(5))))];
     return el('tr', {}, el('th', { scope: 'row', title: r.name }, r.name, ...number), el('td', {}, el('div', { class: 'both', 'aria-hidden': 'true' }, bar)), el('td', { class: 'much' }, signed(r.by)));
   })));
-  const odds = Math.exp(Math.min(700, Math.abs(total)));
-  return [el('p', { class: 'because' }, 'Why ', el('b', {}, short(label)), ' rather than ', el('b', {}, short(rival)), `: the log of the odds, together ${signed(total)}, which is ${odds < 1e6 ? count.format(Number(odds.toPrecision(3))) : 'more than a million'} to 1`), table];
 }
 
 link('waiting', 'connecting');
