@@ -247,7 +247,7 @@ func healthy(ctx context.Context, tree string, tests []string) error {
 	return nil
 }
 
-// plant puts a mutant into a tree, runs its test, and mends the tree.
+// plant puts a mutant into a tree, runs its test, and fixes the tree.
 func plant(ctx context.Context, tree string, m mutant) (r result) {
 	began := time.Now()
 	r.Name = m.Name

@@ -9,7 +9,7 @@ import (
 )
 
 // TestWhatEndsATail: what the log itself, or the one who reads it, says for
-// good; everything else starts it anew.
+// good; everything else starts it again.
 func TestWhatEndsATail(t *testing.T) {
 	failure := errors.New("failure")
 	for _, c := range []struct {

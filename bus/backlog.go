@@ -17,7 +17,7 @@ const backlogIdle = time.Millisecond
 // backlog tells how many of the messages that arrived on a connection were
 // not handled yet. The client library does not say, but it counts what
 // arrives. Some of that is handled elsewhere (micro's own PING, INFO and
-// STATS), so the count starts anew whenever the handlers were idle.
+// STATS), so the count starts again whenever the handlers were idle.
 type backlog struct {
 	arrived func() uint64        // on the connection, ever
 	clock   func() time.Duration // since some moment

@@ -35,7 +35,7 @@ func TestBacklog(t *testing.T) {
 			t.Errorf("%+v: %d wait", step, got)
 		}
 	}
-	// Beside a handler that runs, nobody is idle.
+	// Beside a handler that runs, no one is idle.
 	b.begin()
 	now += time.Second
 	arrived += 3

@@ -59,7 +59,7 @@ func (e *PermissionError) Error() string {
 	return fmt.Sprintf("the right is missing: %s to %q is not allowed for this user%s", e.Operation, e.Subject, hint)
 }
 
-// inbox tells whether it is answers that cannot come.
+// inbox reports whether it is answers that cannot come.
 func (e *PermissionError) inbox() bool {
 	return strings.EqualFold(e.Operation, "subscription") && strings.HasPrefix(e.Subject, nats.InboxPrefix)
 }

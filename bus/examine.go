@@ -254,7 +254,7 @@ func credsExpiry(file string) (end time.Time, err error) {
 	return end, err
 }
 
-// local tells whether a URL is of this machine.
+// local reports whether a URL is of this machine.
 func local(text string) bool {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -264,7 +264,7 @@ func local(text string) bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// examineAccount looks at JetStream's limits, and tells whether there is one.
+// examineAccount looks at JetStream's limits, and reports whether there is one.
 func (f *Findings) examineAccount(ctx context.Context, conn *Conn, js jetstream.JetStream) bool {
 	var account *jetstream.AccountInfo
 	err := conn.do(ctx, conn.api, apiTimeout, func(ctx context.Context) (err error) {

@@ -347,7 +347,7 @@ func appendTo(t *testing.T, l *bus.Log, data string) bus.Ack {
 	return ack
 }
 
-// TestDeniedRequestsAreNamed: a denied request looks like one that nobody
+// TestDeniedRequestsAreNamed: a denied request looks like one that no one
 // answers.
 func TestDeniedRequestsAreNamed(t *testing.T) {
 	t.Parallel()

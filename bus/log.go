@@ -125,7 +125,7 @@ func openLog(ctx context.Context, conn *Conn, config LogConfig, check bool) (*Lo
 	return l, l.addLearn(ctx, first)
 }
 
-// addLearn opens the log for learning. Whoever was first to append to it does
+// addLearn opens the log for learning. Anyone who was first to append to it does
 // so, and the others wait: where two update a stream at the same moment,
 // nats-server 2.15.2 may subscribe twice to what they add, and from then on
 // stores every message twice. Only if the first does not come does one of the
@@ -255,7 +255,7 @@ func createOnce(ctx context.Context, conn *Conn, bindOrCreate func(context.Conte
 // one that another makes at the same moment (1 of 3,000 in a race of 16).
 const storeFailed = 10049
 
-// createdMeanwhile tells whether a stream may be there now, by another.
+// createdMeanwhile reports whether a stream may be there now, by another.
 func createdMeanwhile(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, jetstream.ErrStreamNotFound) ||
@@ -310,7 +310,7 @@ func (c LogConfig) check(got jetstream.StreamConfig) error {
 	return nil
 }
 
-// appendGenesis appends the first message, and tells whether nobody else has.
+// appendGenesis appends the first message, and reports whether no one else has.
 func (l *Log) appendGenesis(ctx context.Context) (first bool, err error) {
 	if l.config.Genesis == nil {
 		return false, errors.New("the log is empty")
@@ -333,7 +333,7 @@ func (l *Log) appendGenesis(ctx context.Context) (first bool, err error) {
 func (l *Log) readGenesis(ctx context.Context) error {
 	msg, err := l.Message(ctx, 1)
 	if errors.Is(err, ErrNoMessage) {
-		return nil // purged; whoever replays finds the hole
+		return nil // purged; anyone who replays finds the hole
 	}
 	if err != nil {
 		return fmt.Errorf("log %s: genesis: %w", l.config.Stream(), err)
@@ -553,7 +553,7 @@ func named(err error) error {
 	return fmt.Errorf("%w: %w", name, err)
 }
 
-// transient tells whether the same append may succeed later.
+// transient reports whether the same append may succeed later.
 func transient(err error) bool {
 	var denied *PermissionError
 	var api *jetstream.APIError

@@ -96,7 +96,7 @@ func (b *board) serve(conn *Conn) (subs []*nats.Subscription, err error) {
 		answer := func(msg *nats.Msg) {
 			data, err := json.Marshal(say())
 			if err == nil {
-				_ = msg.Respond(data) // whoever asked may be gone
+				_ = msg.Respond(data) // anyone who asked may be gone
 			}
 		}
 		for _, of := range [][2]string{{}, {b.identity.Name}, {b.identity.Name, b.identity.ID}} {

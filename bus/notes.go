@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Notes are messages of which each subject holds one, whoever puts it first.
+// Notes are messages of which each subject holds one, anyone who puts it first.
 type Notes struct {
 	conn *Conn
 	js   jetstream.JetStream

@@ -79,7 +79,7 @@ type request struct {
 	kept     bool // it goes on without the handler
 }
 
-// requests are those that nobody uses now.
+// requests are those that no one uses now.
 var requests = sync.Pool{New: func() any { return new(request) }}
 
 // reset forgets a request that is over.
@@ -110,7 +110,7 @@ func (r *request) Error(code int, description string, body []byte) {
 	}
 }
 
-// inbox tells whether an answer to a subject goes to who asked. Who may only
+// inbox reports whether an answer to a subject goes to who asked. Who may only
 // ask could otherwise have the service write, with its own rights, to the log
 // or to JetStream's API.
 func inbox(subject, served string) bool {
@@ -121,7 +121,7 @@ func inbox(subject, served string) bool {
 func (r *request) send(header nats.Header, body []byte) {
 	var err error
 	switch subject := r.msg.Reply; {
-	case subject == "": // nobody asked for an answer
+	case subject == "": // no one asked for an answer
 	case header == nil:
 		err = r.service.conn.Publish(subject, body)
 	default:
@@ -131,8 +131,8 @@ func (r *request) send(header nats.Header, body []byte) {
 }
 
 // sent ends a request. An answer that is too large for the server is told to
-// the one who asked; one that cannot be sent for another reason has nobody
-// left to tell: the connection is closed, or nobody asked for one.
+// the one who asked; one that cannot be sent for another reason has no one
+// left to tell: the connection is closed, or no one asked for one.
 func (r *request) sent(err error) {
 	if errors.Is(err, nats.ErrMaxPayload) {
 		const description = "the answer is too large for the server's max_payload"
@@ -171,7 +171,7 @@ type service struct {
 
 // Doors opens services, each on a connection of its own like Conn: so requests
 // do not queue behind a replay, and a service that is stopped leaves nothing
-// behind. (A subscription that is drained while the connection is made anew is
+// behind. (A subscription that is drained while the connection is made again is
 // told to the server again, and then dropped here alone: its share of the
 // requests would go nowhere.)
 type Doors struct{ Conn *Conn }
@@ -211,7 +211,7 @@ func Serve(conn *Conn, config ServiceConfig) (_ Service, err error) {
 	}
 	s.subs = append(s.subs, asked...)
 	// Once the server knows the subscriptions, the service is in the group.
-	// Without a server now it is so as soon as there is one again, and nobody
+	// Without a server now it is so as soon as there is one again, and no one
 	// waits for that: the connection says that it was lost.
 	_ = conn.FlushTimeout(attemptTimeout)
 	// A subscription that was denied is known by now, and by nothing else.

@@ -72,12 +72,12 @@ type Plan struct {
 	store Store
 }
 
-// Refused tells whether something differs that SetUp must not change.
+// Refused reports whether something differs that SetUp must not change.
 func (p Plan) Refused() bool {
 	return slices.ContainsFunc(p.Differences, func(d Difference) bool { return d.Refused != "" })
 }
 
-// Nothing tells whether the store is as it should be.
+// Nothing reports whether the store is as it should be.
 func (p Plan) Nothing() bool { return !p.Create && len(p.Differences) == 0 }
 
 // PlanStores compares each store with what is there, and changes nothing. A
@@ -146,7 +146,7 @@ func SetUp(ctx context.Context, conn *Conn, plans []Plan) error {
 	return nil
 }
 
-// mend changes what differs by now.
+// fix changes what differs by now.
 func (s Store) mend(ctx context.Context, conn *Conn, js jetstream.JetStream) error {
 	info, err := streamInfo(ctx, conn, js, s.Stream())
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 // Position is where a tail goes on.
 type Position struct {
 	Applied uint64 // the last sequence that was applied, 0 before any
-	// Check tells whether a message, which has the sequence that was delivered
+	// Check reports whether a message, which has the sequence that was delivered
 	// or applied last, is the very one that was applied. It is asked at every
 	// start but one at 0.
 	Check func(*Message) bool
@@ -39,7 +39,7 @@ func (e *GapError) Error() string {
 }
 
 // RolledBackError is returned when the log does not continue what was
-// applied: it was restored from an older copy, or made anew.
+// applied: it was restored from an older copy, or made again.
 type RolledBackError struct {
 	Applied uint64 // the last sequence applied
 	End     uint64 // the log's last sequence where it ends before Applied, else 0
@@ -58,11 +58,11 @@ func (e *RolledBackError) Error() string {
 const (
 	tailRun       = 64                     // messages taken in a row at most
 	tailHeartbeat = 250 * time.Millisecond // how often an idle server says that it lives
-	tailSilence   = 3 * tailHeartbeat      // without a word: start anew
+	tailSilence   = 3 * tailHeartbeat      // without a word: start again
 	tailIdle      = time.Second            // without a message: see whether the log has more
 	tailExpiry    = 30 * time.Second       // of a request for messages
 	tailAPI       = time.Second            // of an API call of the tail
-	tailLinger    = 10 * time.Second       // how long a server keeps a consumer that nobody asks
+	tailLinger    = 10 * time.Second       // how long a server keeps a consumer that no one asks
 )
 
 // errRestart means that the consumer is of no more use and a new one is to be
@@ -72,7 +72,7 @@ var errRestart = errors.New("the tail's consumer ended")
 // Tail delivers every message after a position, in order, one at a time,
 // until ctx ends, deliver returns an error, or the log cannot continue what
 // was applied: *GapError or *RolledBackError. Whatever else happens (a server
-// that stops, a lost connection, a consumer that vanished) it starts anew
+// that stops, a lost connection, a consumer that vanished) it starts again
 // from what was applied last.
 //
 // Every start begins at the message applied last, not behind it, and that
@@ -117,7 +117,7 @@ func (t *tail) trouble(text string, err error) {
 	t.said = text
 }
 
-// again tells whether a tail that ended so starts anew.
+// again reports whether a tail that ended so starts again.
 func (t *tail) again(err error) bool {
 	var gap *GapError
 	var rolled *RolledBackError
@@ -138,7 +138,7 @@ func (t *tail) run(ctx context.Context) error {
 }
 
 // whileConnected derives a context that also ends when the connection is made
-// anew: whoever reconnects may have missed the end of its consumer, or the
+// again: anyone who reconnects may have missed the end of its consumer, or the
 // answer to its request for one.
 func (t *tail) whileConnected(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -121,7 +121,7 @@ const (
 	politeRate  = 33_000      // messages per second, beside what is published meanwhile
 	politeBytes = 64 << 20    // per second
 	politeBatch = 250         // messages of one request
-	politeQuiet = time.Second // without a publish: nobody publishes
+	politeQuiet = time.Second // without a publish: no one publishes
 	politeBurst = 5 * time.Millisecond
 	growthEvery = 100 * time.Millisecond
 )

@@ -333,7 +333,7 @@ func TestManyProblems(t *testing.T) {
 		t.Errorf("the last one is %v", last)
 	}
 
-	// The count begins anew with each text.
+	// The count begins again with each text.
 	if _, err := d.Attributes([]byte(`{"x":1,"c":"a"}`)); err != nil {
 		t.Error(err)
 	}

@@ -90,7 +90,7 @@ func (m *Model) Digest() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// changed tells whether a segment may have changed since it was hashed.
+// changed reports whether a segment may have changed since it was hashed.
 func (m *Model) changed(segment int) bool {
 	if page := segment - m.digests.pages; page >= 0 {
 		return m.ids.changed[page]
@@ -172,7 +172,7 @@ func restore(s *Spec, state []byte) (*Model, error) {
 	return m, nil
 }
 
-// consistent tells whether the parts of a state that was read fit each other,
+// consistent reports whether the parts of a state that was read fit each other,
 // so that nothing refers past an end.
 func (m *Model) consistent() bool {
 	labels := len(m.labels.Texts)

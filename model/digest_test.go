@@ -110,7 +110,7 @@ func TestSnapshotPlusTailIsTheFullReplay(t *testing.T) {
 }
 
 // TestDigestSeesEveryChange compares the digest that is kept up to date with
-// one that is computed anew, at every sequence.
+// one that is computed again, at every sequence.
 func TestDigestSeesEveryChange(t *testing.T) {
 	m := newModel(t, DefaultSpec())
 	for _, msg := range messages(t) {
@@ -301,7 +301,7 @@ func FuzzRestore(f *testing.F) {
 	})
 }
 
-// TestDamagedSegmentsDoNotPanic changes bytes and mends the digest behind
+// TestDamagedSegmentsDoNotPanic changes bytes and fixes the digest behind
 // them, so that the damage gets past it.
 func TestDamagedSegmentsDoNotPanic(t *testing.T) {
 	spec := DefaultSpec()

@@ -261,7 +261,7 @@ func (r *reader) leave(c *container) {
 	r.open = r.open[:len(r.open)-1]
 }
 
-// skip reads a value that nobody wants. It is checked all the same, keys that
+// skip reads a value that no one wants. It is checked all the same, keys that
 // come twice included.
 func (r *reader) skip() {
 	switch b := r.peek(); {

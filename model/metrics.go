@@ -74,13 +74,13 @@ func (m *Metrics) sample() {
 // the state: a restored model has none.
 func (m *Metrics) Sample(at uint64, f func() (next uint64)) { m.sampleAt, m.sampler = at, f }
 
-// Scored is how many events were scored, Correct how many of them rightly.
+// Scored is how many events were scored, Correct how many of them correctly.
 func (m *Metrics) Scored() uint64 { return m.scored }
 
-// Correct is how many events were predicted rightly.
+// Correct is how many events were predicted correctly.
 func (m *Metrics) Correct() uint64 { return m.correct }
 
-// Accuracy is the share of events predicted rightly, 0 before any.
+// Accuracy is the share of events predicted correctly, 0 before any.
 func (m *Metrics) Accuracy() float64 { return share(m.correct, m.scored) }
 
 // LogLoss is the mean of -log(probability given to the label), the natural
@@ -88,7 +88,7 @@ func (m *Metrics) Accuracy() float64 { return share(m.correct, m.scored) }
 func (m *Metrics) LogLoss() float64 { return m.loss.Mean }
 
 // BalancedAccuracy is the mean over the labels given of the share of their
-// events that was predicted rightly.
+// events that was predicted correctly.
 func (m *Metrics) BalancedAccuracy() float64 {
 	sum, given := 0.0, 0
 	for class, row := range m.confusion {
@@ -103,7 +103,7 @@ func (m *Metrics) BalancedAccuracy() float64 {
 	return sum / float64(given)
 }
 
-// Kappa is Cohen's: how far the share of events predicted rightly is above what
+// Kappa is Cohen's: how far the share of events predicted correctly is above what
 // chance would give with the same numbers of each label, 1 at the most.
 func (m *Metrics) Kappa() float64 {
 	if m.scored == 0 {
@@ -155,7 +155,7 @@ func (m *Metrics) Rolling() (n int, accuracy, logLoss float64) {
 }
 
 // MacroF1 is the mean over the labels of their F1 score; a label that was
-// neither given nor predicted rightly has 0.
+// neither given nor predicted correctly has 0.
 func (m *Metrics) MacroF1() float64 {
 	sum := 0.0
 	for class, row := range m.confusion {

@@ -555,5 +555,5 @@ func (m *Model) Labels() []string { return m.labels.Texts }
 // Metrics are the model's own scores. They stay the model's.
 func (m *Model) Metrics() *Metrics { return &m.metrics }
 
-// IsTip tells whether a message is the last one applied.
+// IsTip reports whether a message is the last one applied.
 func (m *Model) IsTip(msg Message) bool { return msg.Hash() == m.tip }

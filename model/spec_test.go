@@ -39,7 +39,7 @@ func TestShippedSpecs(t *testing.T) {
 
 func must(s *Spec, _ bool) *Spec { return s }
 
-// TestCanonical pins the format: whoever changes it changes every contract,
+// TestCanonical pins the format: anyone who changes it changes every contract,
 // and no fleet with an older log starts any more.
 func TestCanonical(t *testing.T) {
 	want := `lockstep-spec 1

@@ -725,7 +725,7 @@ func (f forecast) best() string {
 	return best
 }
 
-// allows tells whether a label may be called the best one: only rounding
+// allows reports whether a label may be called the best one: only rounding
 // keeps it from that. Of classes with the very same evidence only the first
 // may, for rounding treats them alike.
 func (f forecast) allows(label string) bool {
@@ -875,7 +875,7 @@ func pool(r *rand.Rand, f model.Field, few int) []string {
 	return out[:size] // the first ones are picked more often
 }
 
-// one tells whether something happens that happens once in n times.
+// one reports whether something happens that happens once in n times.
 func (g *generator) one(n int) bool { return g.IntN(n) == 0 }
 
 func pick[T any](g *generator, from []T) T { return from[g.IntN(len(from))] }

@@ -52,7 +52,7 @@ func flip(m *model.Model) *model.Model {
 }
 
 // TestAFlippedBitIsHealed: it is found at the next checkpoint, named, and
-// mended by folding anew; the others serve on.
+// mended by folding again; the others serve on.
 func TestAFlippedBitIsHealed(t *testing.T) {
 	for _, others := range []int{1, 2} {
 		t.Run(fmt.Sprint(1+others), func(t *testing.T) {
@@ -100,7 +100,7 @@ func TestAFlippedBitIsHealed(t *testing.T) {
 	}
 }
 
-// TestAReplicaAloneProvesItsSnapshot: nobody can contradict it, so a fold
+// TestAReplicaAloneProvesItsSnapshot: no one can contradict it, so a fold
 // beside it does.
 func TestAReplicaAloneProvesItsSnapshot(t *testing.T) {
 	f := newFleet(t)

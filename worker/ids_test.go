@@ -93,7 +93,7 @@ func TestIDsOutliveTheServersMemory(t *testing.T) {
 }
 
 // TestIDsAtTheRingsEdge: the window's last id is known, the one before it is
-// not; while the server knows that one it is refused, and then learned anew.
+// not; while the server knows that one it is refused, and then learned again.
 func TestIDsAtTheRingsEdge(t *testing.T) {
 	f := newFleet(t)
 	spec := model.DefaultSpec()

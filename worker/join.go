@@ -110,7 +110,7 @@ func fitSpec(ctx context.Context, conn *bus.Conn, spec *model.Spec) (*model.Spec
 	if err != nil {
 		return nil, err
 	}
-	if _, end, err := log.End(ctx); err != nil || end == 0 { // whoever appends its genesis begins it
+	if _, end, err := log.End(ctx); err != nil || end == 0 { // anyone who appends its genesis begins it
 		return nil, cmp.Or(err, unfit)
 	}
 	logged := *spec

@@ -656,7 +656,7 @@ func (o *simOracle) fresh() *model.Model {
 	return m
 }
 
-// same tells whether a replica's state is that of some history, and why not.
+// same reports whether a replica's state is that of some history, and why not.
 func (o *simOracle) same(m *model.Model) (ok bool, why string) {
 	o.mu.Lock()
 	node := o.known[m.LogChain()]
@@ -693,14 +693,14 @@ type simRequest struct {
 	sure    bool // nothing of it gets lost
 
 	answered    atomic.Bool
-	quarantined bool // whoever took it was
+	quarantined bool // anyone who took it was
 	answer      chan simAnswer
 }
 
 type simAnswer struct {
 	code  int
 	body  []byte
-	wrong bool // whoever answered has a flipped bit
+	wrong bool // anyone who answered has a flipped bit
 }
 
 func (r *simRequest) Keep()                 {}
@@ -743,7 +743,7 @@ type simService struct {
 
 	mu       sync.Mutex
 	inFlight int
-	idle     chan struct{} // closed when nothing is in flight; nil while nobody waits
+	idle     chan struct{} // closed when nothing is in flight; nil while no one waits
 }
 
 func (v *simService) begin() {
@@ -892,7 +892,7 @@ func (s *simRun) dispatch(r *simRequest, to *simService) {
 // simSlot is a place in the fleet, and who has it now.
 type simSlot struct {
 	name string
-	p    *simProcess // nil: nobody
+	p    *simProcess // nil: no one
 }
 
 // simProcess is one life of a worker.
@@ -1017,7 +1017,7 @@ func (p *simProcess) running() bool {
 	}
 }
 
-// wrong tells whether the process has a flipped bit, or had until just now.
+// wrong reports whether the process has a flipped bit, or had until just now.
 func (p *simProcess) wrong() bool {
 	return p.tainted.Load() || p.flips.Load() > 0 && time.Now().UnixNano()-p.cleanAt.Load() < int64(time.Second)
 }
@@ -1045,7 +1045,7 @@ func (p *simProcess) tamper(m *model.Model) *model.Model {
 	}
 	for try := range 64 {
 		// A flipped incarnation makes the replica a fleet of its own, which
-		// nobody compares with any other.
+		// no one compares with any other.
 		flipped, ok := m.Flipped(bit + try*1009)
 		if !ok || flipped.Incarnation() != m.Incarnation() || flipped.Seq() != m.Seq() ||
 			f.always && (flipped.Tip() != m.Tip() || f.same && flipped.LogChain() != m.LogChain()) {
@@ -1079,7 +1079,7 @@ func (p *simProcess) onState(state fleet.State) {
 	p.closedNow()
 }
 
-// open tells whether the process is in the group.
+// open reports whether the process is in the group.
 func (p *simProcess) open() bool {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
@@ -1473,7 +1473,7 @@ func (s *simRun) run() {
 	s.took = time.Since(s.began)
 	s.stopping.Store(true)
 	if s.failed() {
-		cancel() // nobody need wait
+		cancel() // no one need wait
 	}
 	s.clients.Wait()
 	for _, slot := range s.slots {
@@ -1611,7 +1611,7 @@ func (s *simRun) doRestart() {
 	}
 }
 
-// doRevive starts whoever does not run.
+// doRevive starts anyone who does not run.
 func (s *simRun) doRevive() {
 	for _, slot := range s.slots {
 		if slot.p == nil || !slot.p.running() {
@@ -1752,7 +1752,7 @@ func (s *simRun) doPurgeAbove() {
 	s.count("purge_above", 1)
 }
 
-// mustName has whoever applied more than the log will hold name that loss.
+// mustName has anyone who applied more than the log will hold name that loss.
 func (s *simRun) mustName(to uint64) {
 	for _, slot := range s.alive() {
 		if p := slot.p; p.knows(to) && !p.w.Replica.Standing().Suspended {
@@ -1761,11 +1761,11 @@ func (s *simRun) mustName(to uint64) {
 	}
 }
 
-// knows tells whether the replica serves what the log holds now, and that is
+// knows reports whether the replica serves what the log holds now, and that is
 // more than a sequence.
 func (p *simProcess) knows(seq uint64) bool {
 	if !p.open() {
-		return false // it leaves, or folds anew
+		return false // it leaves, or replays from the start
 	}
 	r, o := p.w.Replica, p.s.oracle
 	m := r.Lock()
@@ -1776,7 +1776,7 @@ func (p *simProcess) knows(seq uint64) bool {
 	return node != nil && node.seq > seq && o.tip.ancestor(node.seq) == node
 }
 
-// atEnd tells whether the replica has folded all that the log holds now.
+// atEnd reports whether the replica has folded all that the log holds now.
 func (p *simProcess) atEnd() bool {
 	r, o := p.w.Replica, p.s.oracle
 	m := r.Lock()
@@ -1932,7 +1932,7 @@ func (s *simRun) until(within time.Duration, done func() bool) bool {
 	}
 }
 
-// serving tells whether a process is as well as can be.
+// serving reports whether a process is as well as can be.
 func (s *simRun) serving(slot *simSlot) bool {
 	p := slot.p
 	_, last := s.end()
@@ -1945,7 +1945,7 @@ func (s *simRun) allServe() bool {
 	return !slices.ContainsFunc(s.slots, func(slot *simSlot) bool { return !s.serving(slot) })
 }
 
-// heal mends all, and waits until every replica serves.
+// heal fixes all, and waits until every replica serves.
 func (s *simRun) heal() bool {
 	s.doMend()
 	s.doRevive()
@@ -1999,7 +1999,7 @@ func (s *simRun) states() string {
 	return fmt.Sprintf("the log ends at %d; %s", last, strings.Join(out, "; "))
 }
 
-// cover sees to it that whoever folds anew finds all that it needs.
+// cover sees to it that anyone who replays from the start finds all that it needs.
 func (s *simRun) cover() {
 	base, _ := fleet.Base(context.Background(), s.checkpoints)
 	first, _ := s.end()
@@ -2093,7 +2093,7 @@ func (s *simRun) finish() {
 		return
 	}
 	s.atOnce()
-	// Whoever starts on what is left comes to the same.
+	// Anyone who starts on what is left comes to the same.
 	if s.random.IntN(2) == 0 {
 		slot := &simSlot{name: "cold"}
 		s.slots = append(s.slots, slot)
@@ -2115,7 +2115,7 @@ func (s *simRun) finish() {
 	s.final()
 }
 
-// tookBack checks that whoever noticed that the log is another has taken back
+// tookBack checks that anyone who noticed that the log is another has taken back
 // what it attested of the one that is no more.
 func (s *simRun) tookBack() {
 	for _, slot := range s.slots {
@@ -2203,7 +2203,7 @@ func (s *simRun) final() {
 		}
 		switch {
 		case !p.mustName,
-			p.w.Replica.Standing().Folds != p.foldsThen: // on trial it folds anew anyway, and sees no difference
+			p.w.Replica.Standing().Folds != p.foldsThen: // on trial it replays from the start anyway, and sees no difference
 		case p.losses() > p.namedThen:
 			s.count("rolled_back_named", 1)
 		default:

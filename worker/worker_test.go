@@ -491,7 +491,7 @@ func TestALogMadeAnewIsFoldedAnew(t *testing.T) {
 }
 
 // TestOneIDTaughtByMany: of two payloads under one id one is learned, once;
-// whoever sent that one gets its answer, whoever sent the other a 409.
+// anyone who sent that one gets its answer, anyone who sent the other a 409.
 func TestOneIDTaughtByMany(t *testing.T) {
 	f := newFleet(t, "a", "b", "c")
 	const rounds, clients = 20, 8

@@ -33,7 +33,7 @@ type Way struct {
 // WayFaults counts what went wrong on a way.
 type WayFaults struct {
 	LostRequests int // nothing was done
-	LostAnswers  int // it was done, and nobody heard
+	LostAnswers  int // it was done, and no one heard
 	Delays       int
 }
 
@@ -50,7 +50,7 @@ func (w *Way) Faults() WayFaults {
 	return w.faults
 }
 
-// Cut cuts the way, or mends it.
+// Cut cuts the way, or fixes it.
 func (w *Way) Cut(cut bool) { w.change(func() { w.cut = cut }) }
 
 // Lossy changes how often a call is lost.

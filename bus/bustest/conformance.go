@@ -21,7 +21,7 @@ type Subject struct {
 	}
 	Purge    func(below uint64) // deletes the messages below a sequence
 	RollBack func(to uint64)    // takes the log back to a sequence
-	Disturb  func()             // breaks what tails stand on, so that they start anew
+	Disturb  func()             // breaks what tails stand on, so that they start again
 }
 
 // patience bounds each wait.

@@ -77,7 +77,7 @@ func purge(t *testing.T, js jetstream.JetStream, below uint64) {
 	}
 }
 
-// rollBack makes the stream anew with the messages it had up to a sequence.
+// rollBack makes the stream again with the messages it had up to a sequence.
 func rollBack(t *testing.T, conn *bus.Conn, js jetstream.JetStream, log *bus.Log, config bus.LogConfig, to uint64) {
 	t.Helper()
 	var kept []*bus.Message

@@ -17,7 +17,7 @@ import (
 // Log is a log in memory. Like the real one it stores a message once per id,
 // numbers messages from 1, and delivers them in order and without a hole. Its
 // faults follow from its seed: acknowledgements that get lost, so that an
-// append is retried and meets its own duplicate, and tails that start anew.
+// append is retried and meets its own duplicate, and tails that start again.
 type Log struct {
 	model string
 
@@ -54,7 +54,7 @@ type Watch struct {
 // Faults counts what went wrong on purpose.
 type Faults struct {
 	LostAcks int // appends that were stored, and not acknowledged the first time
-	Restarts int // tails that started anew
+	Restarts int // tails that started again
 	Repeats  int // ids that were stored again, because the log had forgotten them
 }
 
@@ -77,7 +77,7 @@ func (l *Log) Faults() Faults {
 
 func (l *Log) end() uint64 { return l.first + uint64(len(l.messages)) - 1 }
 
-// store appends; the caller holds mu, or nobody knows the log yet.
+// store appends; the caller holds mu, or no one knows the log yet.
 func (l *Log) store(subject, id string, data []byte) uint64 {
 	seq := l.end() + 1
 	l.messages = append(
@@ -131,7 +131,7 @@ func (l *Log) wake() {
 	l.changed = make(chan struct{})
 }
 
-// Largest changes how many bytes a message may have. Nobody is told: Limit is
+// Largest changes how many bytes a message may have. No one is told: Limit is
 // what it was, as after a change of the stream's settings.
 func (l *Log) Largest(n int) {
 	l.mu.Lock()
@@ -213,7 +213,7 @@ func (l *Log) Tail(ctx context.Context, from bus.Position, deliver func(*bus.Mes
 
 var errRestart = errors.New("the tail starts anew")
 
-// run delivers until the tail is to start anew.
+// run delivers until the tail is to start again.
 func (l *Log) run(ctx context.Context, from *bus.Position, deliver func(*bus.Message) error) error {
 	life, err := l.check(from)
 	if err != nil {
@@ -475,7 +475,7 @@ func (c *Client) Tail(ctx context.Context, from bus.Position, deliver func(*bus.
 	}
 }
 
-// run delivers until the tail is to start anew.
+// run delivers until the tail is to start again.
 func (c *Client) run(ctx context.Context, from *bus.Position, deliver func(*bus.Message) error) error {
 	life, err := c.log.check(from)
 	if err != nil {

@@ -34,7 +34,7 @@ type benchOptions struct {
 }
 
 // figure is one pair that is measured side by side: what Lockstep does, and
-// the floor that nobody on NATS gets below.
+// the floor that no one on NATS gets below.
 type figure struct {
 	name   string
 	what   string

@@ -253,7 +253,7 @@ func (c *child) await(t *testing.T) {
 	}
 }
 
-// ended tells whether the process has ended.
+// ended reports whether the process has ended.
 func (c *child) ended() bool {
 	select {
 	case <-c.done:
@@ -278,7 +278,7 @@ type linkState int
 
 const (
 	passing linkState = iota
-	stalled           // nothing comes through, and nobody is told: what was sent comes later
+	stalled           // nothing comes through, and no one is told: what was sent comes later
 	severed           // connections are closed, and new ones too
 )
 
@@ -321,7 +321,7 @@ func (l *link) set(state linkState) {
 	}
 }
 
-// pass waits while the link is stalled, and tells whether it still is one.
+// pass waits while the link is stalled, and reports whether it still is one.
 func (l *link) pass() bool {
 	for {
 		l.mu.Lock()

@@ -467,7 +467,7 @@ func (d *demo) print(statuses []fleet.Status, r demoResult) {
 }
 
 // invite prints what to try next, each with the server's address so that
-// nobody's selected context is hit by accident.
+// no one's selected context is hit by accident.
 func (d *demo) invite() {
 	if d.door != nil {
 		fmt.Fprintf(d.out, `

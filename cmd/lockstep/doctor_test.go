@@ -41,7 +41,7 @@ func diagnose(t *testing.T, args ...string) (f bus.Findings, code int) {
 type fault struct {
 	name  string
 	plant func(t *testing.T, p *patient)
-	want  bus.Finding // parts of its text and mend
+	want  bus.Finding // parts of its text and fix
 	code  int
 }
 
@@ -401,7 +401,7 @@ var faults = []fault{
 	}, bus.Finding{Check: "stream ", Level: bus.Fail, Text: "its server n2 is down", Mend: "start n2 again"}, 1},
 }
 
-// found tells whether a finding has the parts of another.
+// found reports whether a finding has the parts of another.
 func found(f bus.Findings, want bus.Finding) bool {
 	for _, one := range f {
 		if strings.Contains(one.Check, want.Check) && one.Level == want.Level && strings.Contains(one.Text, want.Text) &&
@@ -413,7 +413,7 @@ func found(f bus.Findings, want bus.Finding) bool {
 }
 
 // TestDoctorFinds plants faults, each on a patient of its own, and wants each
-// found and its mend named.
+// found and its fix named.
 func TestDoctorFinds(t *testing.T) {
 	t.Parallel()
 	for _, x := range faults {
@@ -439,7 +439,7 @@ func TestDoctorFinds(t *testing.T) {
 	}
 }
 
-// TestDoctorFindsNothing: of a fleet that is well it says so, whoever asks.
+// TestDoctorFindsNothing: of a fleet that is well it says so, anyone who asks.
 func TestDoctorFindsNothing(t *testing.T) {
 	t.Parallel()
 	s := startSecured(t, "certs")

@@ -292,7 +292,7 @@ func synchronous(clients int, id func() string) load {
 }
 
 // teaches compares teaches, which share messages, with single publishes to a
-// stream like the log, which nobody reads; those of one client, which share
+// stream like the log, which no one reads; those of one client, which share
 // nothing, with teaches that must be stored alone. All are answered once they
 // are synced.
 func teaches(clients int) func(*bench, int) (float64, float64, error) {
@@ -328,7 +328,7 @@ func teaches(clients int) func(*bench, int) (float64, float64, error) {
 }
 
 // teachable starts a server that syncs each message, a worker on it, and
-// beside its log a stream that nobody reads.
+// beside its log a stream that no one reads.
 func (b *bench) teachable() (url string, err error) {
 	if url, err = b.server(false); err != nil {
 		return "", err

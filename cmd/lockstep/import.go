@@ -91,7 +91,7 @@ type learner struct {
 	batch  int // the most events
 	errOut io.Writer
 	names  *names
-	total  int // rows, -1 if nobody knows
+	total  int // rows, -1 if no one knows
 	rows   int // that were read
 
 	tally tally

@@ -238,7 +238,7 @@ func (k *keyring) openAuthority() error {
 	return k.sign("ca.pem", k.authority, key)
 }
 
-// leaf makes a certificate, anew each time: so it is renewed.
+// leaf makes a certificate, again each time: so it is renewed.
 func (k *keyring) leaf(name string, use ...x509.ExtKeyUsage) error {
 	key, err := k.key(name + "-key.pem")
 	if err != nil {

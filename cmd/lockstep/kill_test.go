@@ -136,7 +136,7 @@ type pupils struct {
 	answers  map[string]lessonAnswer // by id; guarded by mu
 	foretold []foretold              // guarded by mu
 	failures map[string]int          // attempts that failed, by why; guarded by mu
-	broken   []error                 // what no retry may mend; guarded by mu
+	broken   []error                 // what no retry may fix; guarded by mu
 }
 
 func newPupils(t *testing.T) *pupils {

@@ -560,7 +560,7 @@ func startOpenCluster(t *testing.T, change ...func(i int, o *natsserver.Options)
 	return servers
 }
 
-// unusedPort is a port of nobody's at this moment.
+// unusedPort is a port of no one's at this moment.
 func unusedPort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

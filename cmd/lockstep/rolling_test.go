@@ -36,7 +36,7 @@ type asked struct {
 // one by one, as the runbook says and while clients predict and teach. One
 // half of the workers comes back as another version of the program, and a
 // worker with another contract tries to get in. No prediction fails that one
-// retry does not mend, and nothing acknowledged is lost.
+// retry does not fix, and nothing acknowledged is lost.
 func TestRollingRestart(t *testing.T) {
 	c := &campaign{
 		random: chance(t), rows: penguinEvents(t), closing: make(chan struct{}),

@@ -119,7 +119,7 @@ func scripts(t *testing.T, dir string) {
 		Setup: func(env *testscript.Env) error {
 			all := &processes{running: map[string]*process{}}
 			env.Values["processes"] = all
-			env.Setenv("XDG_CONFIG_HOME", env.WorkDir+"/config") // nobody's nats context
+			env.Setenv("XDG_CONFIG_HOME", env.WorkDir+"/config") // no one's nats context
 			env.Setenv("HOME", env.WorkDir)
 			env.Defer(func() {
 				for _, p := range all.running {

@@ -80,7 +80,7 @@ func fleetStatus(ctx context.Context, nc *bus.Conn, name string, wait time.Durat
 	return replicas, nil
 }
 
-// identical tells whether all replicas at the same sequence are the same.
+// identical reports whether all replicas at the same sequence are the same.
 func identical(replicas []fleet.Status) bool {
 	for i, a := range replicas {
 		for _, b := range replicas[i+1:] {

@@ -190,7 +190,7 @@ func TestDemoOnATerminal(t *testing.T) {
 }
 
 // TestScreens: what commands show on terminals of several widths, and on
-// none. With -update it writes them anew; read the diff.
+// none. With -update it writes them again; read the diff.
 func TestScreens(t *testing.T) {
 	f := newShownFleet(t, model.DefaultSpec())
 	f.teach(t, "penguins",

@@ -218,7 +218,7 @@ func (t *top) table() *terminal.Table {
 	return w
 }
 
-// differs tells whether a replica that answers now disagrees with another at
+// differs reports whether a replica that answers now disagrees with another at
 // the same sequence.
 func (t *top) differs(r shownReplica) bool {
 	return slices.ContainsFunc(t.rows, func(o shownReplica) bool {

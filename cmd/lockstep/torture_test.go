@@ -140,7 +140,7 @@ func TestTorture(t *testing.T) {
 	c.report(t, duration, out)
 }
 
-// inTime tells whether a call returns in time.
+// inTime reports whether a call returns in time.
 func inTime(limit time.Duration, call func()) bool {
 	done := make(chan struct{})
 	go func() { call(); close(done) }()
@@ -305,7 +305,7 @@ func (c *campaign) heal(t *testing.T, kind string) {
 
 func (c *campaign) startClients(ctx context.Context, t *testing.T) {
 	c.startPublishers(ctx, t)
-	for _, n := range c.nodes { // whoever hangs on a server that is well gets answers
+	for _, n := range c.nodes { // anyone who hangs on a server that is well gets answers
 		c.foretell(ctx, connectTo(t, n.url()), c.predicting)
 	}
 	c.foretell(ctx, connectTo(t, c.urls()), c.roaming)
@@ -618,7 +618,7 @@ func (c *campaign) fold(t *testing.T, log *bus.Log, last uint64, replicas []flee
 	return f
 }
 
-// again asks some events once more: whoever answers gives the first answer.
+// again asks some events once more: anyone who answers gives the first answer.
 func (c *campaign) again(t *testing.T, nc *bus.Conn) {
 	ids := slices.Sorted(maps.Keys(c.events))
 	for range min(100, len(ids)) {

@@ -25,7 +25,7 @@ func programVersion() string {
 	return "0.0.0-dev"
 }
 
-// programRevision is the commit that the program was built from, "" if nobody
+// programRevision is the commit that the program was built from, "" if no one
 // knows. Changes that were in no commit are named.
 func programRevision() string {
 	if revision != "" {

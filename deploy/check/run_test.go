@@ -165,7 +165,7 @@ func TestComposeServes(t *testing.T) {
 	}
 }
 
-// freeAddress is one of this machine that nobody has.
+// freeAddress is one of this machine that no one has.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

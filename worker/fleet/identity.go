@@ -22,7 +22,7 @@ func IdentityOf(m *model.Model) Identity {
 	return Identity{m.Incarnation(), ContractOf(m.Spec()), model.Encoding}
 }
 
-// GenesisIdentity returns what a log's genesis says of whoever folds it: all
+// GenesisIdentity returns what a log's genesis says of anyone who folds it: all
 // but the encoding.
 func GenesisIdentity(g *model.Genesis) Identity {
 	return Identity{Incarnation: g.Incarnation, Contract: g.Contract}

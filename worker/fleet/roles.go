@@ -19,7 +19,7 @@ type Role struct {
 // its work takes. What is not listed is refused.
 //
 // No role has allow_responses: a server takes any subject for a reply's, so
-// that whoever may ask could have a worker write where only the worker may.
+// that anyone who may ask could have a worker write where only the worker may.
 // Answers go to inboxes, all of which begin with _INBOX.
 func Roles(name string) []Role {
 	heartbeats, checkpoints, snapshots := bucketNames(name)

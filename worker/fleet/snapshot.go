@@ -32,7 +32,7 @@ type Snapshot struct {
 	Genesis []byte `json:"genesis,omitempty"`
 }
 
-// RejectedSnapshot is a snapshot that a replica could not use, and that nobody
+// RejectedSnapshot is a snapshot that a replica could not use, and that no one
 // should try again.
 type RejectedSnapshot struct {
 	Object  string `json:"object"`

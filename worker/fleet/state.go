@@ -30,7 +30,7 @@ func (s State) String() string {
 // load would empty the group.
 const MaxBehind = 10_000
 
-// Status is what a replica says of itself to whoever asks.
+// Status is what a replica says of itself to anyone who asks.
 type Status struct {
 	Replica   string `json:"replica"`
 	State     string `json:"state"`

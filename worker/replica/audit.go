@@ -21,7 +21,7 @@ const (
 	auditEvery     = 250 * time.Millisecond
 	auditSettles   = 2 * beatEvery    // before a checkpoint is done with
 	attestPatience = 30 * time.Second // for the others' attestations of a checkpoint
-	trialPatience  = 2 * time.Minute  // for others that fold anew
+	trialPatience  = 2 * time.Minute  // for others that replay from the start
 	attestKept     = 16               // checkpoints whose attestations are kept
 )
 
@@ -49,7 +49,7 @@ type audit struct {
 	since    time.Time      // when that was found, or the worker began
 
 	// due holds a token while a snapshot is to be written at the next
-	// checkpoint; whoever takes it writes one.
+	// checkpoint; anyone who takes it writes one.
 	due chan struct{}
 }
 
@@ -60,7 +60,7 @@ type checkpoint struct {
 	asked   bool   // the snapshot was asked for
 	at      time.Time
 	written bool // the attestation is on the board
-	// The tail was started anew, to see whether the log still holds what
+	// The tail was started again, to see whether the log still holds what
 	// this replica has applied.
 	rechecked bool
 	agree     []string               // the replicas that agree, this one included
@@ -68,7 +68,7 @@ type checkpoint struct {
 	epoch     int
 }
 
-// trial is a replica under suspicion: it has left the group, folds anew, and
+// trial is a replica under suspicion: it has left the group, replays from the start, and
 // attests the checkpoint again.
 type trial struct {
 	before fleet.Attestation
@@ -171,7 +171,7 @@ func (a *audit) take(c *checkpoint) {
 	}
 }
 
-// void ends a trial whose checkpoint is no more: folded anew, the log has none
+// void ends a trial whose checkpoint is no more: replayed from the start, the log has none
 // there, for it was taken back meanwhile.
 func (a *audit) void() {
 	t, s := a.trial, a.r.Standing()
@@ -196,7 +196,7 @@ func (a *audit) void() {
 	)
 }
 
-// tries tells whether a checkpoint is the one that this replica is on trial
+// tries reports whether a checkpoint is the one that this replica is on trial
 // for.
 func (a *audit) tries(c *checkpoint) bool { return a.trial != nil && a.trial.before.Seq == c.Seq }
 
@@ -230,7 +230,7 @@ func (a *audit) write(ctx context.Context) {
 		c.written = true
 		if !slices.Contains(a.kept, c.Seq) {
 			a.kept = append(a.kept, c.Seq)
-			slices.Sort(a.kept) // folded anew, it comes by older ones again
+			slices.Sort(a.kept) // replayed from the start, it comes by older ones again
 		}
 	}
 }
@@ -349,7 +349,7 @@ func (a *audit) condemn(why string) {
 	a.r.events.send(condemned{why})
 }
 
-// alone settles a checkpoint that nobody else has attested. A snapshot of it
+// alone settles a checkpoint that no one else has attested. A snapshot of it
 // would be believed by all who come later, so a fold beside the replica, in
 // other memory, must come to the same state first.
 func (a *audit) alone(ctx context.Context, c *checkpoint) (done bool) {
@@ -432,8 +432,8 @@ func (a *audit) verdict(
 		a.condemn(fmt.Sprintf("folded anew it still differs: at sequence %d %s", c.Seq, a.differences(c, differ)))
 		return true
 	}
-	// No majority: whoever did not reproduce its own state is wrong for sure,
-	// once nobody else may still come to agree with it.
+	// No majority: anyone who did not reproduce its own state is wrong for sure,
+	// once no one else may still come to agree with it.
 	if !reproduced && !waits {
 		a.trial = nil
 		a.condemn(

@@ -25,7 +25,7 @@ func (e *entry) read(name string, msg *bus.Message) {
 const (
 	aheadEntries = 256
 	aheadBytes   = 1 << 20 // of messages; one may be larger
-	foldYield    = 32      // events that are folded before whoever waits for a CPU gets a turn
+	foldYield    = 32      // events that are folded before anyone who waits for a CPU gets a turn
 )
 
 // follow tails a log, and calls apply with each message, one at a time and in

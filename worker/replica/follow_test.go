@@ -13,7 +13,7 @@ import (
 )
 
 // recorded is a log that delivers what it holds, asks halfway whether it may
-// begin anew there, and then ends, or waits for more.
+// begin again there, and then ends, or waits for more.
 type recorded struct {
 	Log
 	messages []bus.Message

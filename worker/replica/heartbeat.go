@@ -64,7 +64,7 @@ func (r *Replica) meet(all []fleet.Heartbeat, put bool) {
 	}))
 	peers := fleet.Peers(all, own.Identity)
 	r.peers.Store(&peers)
-	// Nobody is further than the log: a heartbeat that says so is not believed,
+	// No one is further than the log: a heartbeat that says so is not believed,
 	// or one value in a bucket could empty the group.
 	r.events.send(fleetAt{min(fleet.Furthest(peers), own.Seq+own.Lag)})
 }

@@ -110,7 +110,7 @@ type (
 	fleetAt   struct {                // the heartbeat: the furthest sequence of those that vote
 		furthest uint64
 	}
-	suspected  struct{ base uint64 } // the audit: a majority, or nobody, agrees with this replica
+	suspected  struct{ base uint64 } // the audit: a majority, or no one, agrees with this replica
 	reproduced struct{}              // the audit: the disputed checkpoint was attested again
 	cleared    struct{}              // the audit: the trial is over, and the replica may answer
 	condemned  struct{ why string }  // the audit: it is not to be trusted

@@ -139,7 +139,7 @@ func (r *Replica) usable(
 			}
 		}
 		if reason != "" {
-			_ = r.setAside(ctx, s, reason) // whoever comes next finds out, too
+			_ = r.setAside(ctx, s, reason) // anyone who comes next finds out, too
 			continue
 		}
 		return m, &s
@@ -147,7 +147,7 @@ func (r *Replica) usable(
 	return nil, nil
 }
 
-// setAside marks a snapshot as one that nobody should use.
+// setAside marks a snapshot as one that no one should use.
 func (r *Replica) setAside(ctx context.Context, s fleet.Snapshot, reason string) error {
 	r.advise("snapshot", fmt.Sprintf("the snapshot %s is set aside: %s", s.Object, reason))
 	err := fleet.RejectSnapshot(ctx, r.cfg.Checkpoints, fleet.RejectedSnapshot{

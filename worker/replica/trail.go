@@ -6,7 +6,7 @@ import (
 )
 
 // trail is what the chains were after each of the last messages: a replica
-// that folds anew finds by it where it goes another way than before.
+// that replays from the start finds by it where it goes another way than before.
 type trail struct {
 	marks [2 * fleet.CheckpointEvery]mark
 	log   uint64 // the first sequence at which the log was another; 0: none was

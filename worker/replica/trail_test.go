@@ -8,7 +8,7 @@ import (
 	"lockstep/model"
 )
 
-// TestWhereAFoldGoesAnotherWay: folded anew, a replica knows the first
+// TestWhereAFoldGoesAnotherWay: replayed from the start, a replica knows the first
 // sequence at which the log is another, or what it made of the same log.
 func TestWhereAFoldGoesAnotherWay(t *testing.T) {
 	l := alone(t)

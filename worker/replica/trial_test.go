@@ -64,14 +64,14 @@ func TestAQuarantinedReplicaNeverAnswers(t *testing.T) {
 }
 
 // TestTrials: what a ruling means for a replica, before and after it has
-// folded anew.
+// replayed from the start.
 func TestTrials(t *testing.T) {
 	mine := fleet.Attestation{Replica: "a", Seq: 7, Digest: "x"}
 	other := fleet.Attestation{Replica: "b", Seq: 7, Digest: "y"}
 	for _, c := range []struct {
 		name        string
 		ruling      fleet.Ruling
-		before      string // the digest before it folded anew; empty: it has not
+		before      string // the digest before it replayed from the start; empty: it has not
 		healings    int    // so far
 		trial       bool   // is under way afterwards
 		quarantined bool
@@ -111,7 +111,7 @@ func TestTrials(t *testing.T) {
 }
 
 // TestPeersAreOfTheSameLog: heartbeats of another incarnation, contract or
-// encoding are nobody's vote; one that has read no genesis yet is a peer.
+// encoding are no one's vote; one that has read no genesis yet is a peer.
 func TestPeersAreOfTheSameLog(t *testing.T) {
 	l := alone(t)
 	l.fold(t, 2)

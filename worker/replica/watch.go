@@ -162,7 +162,7 @@ func problemText(problems []model.Problem) string {
 	return text
 }
 
-// reset begins anew behind what a model holds.
+// reset begins again behind what a model holds.
 func (h *watch) reset(m *model.Model) {
 	*h = watch{lag: h.lag, stride: 1, from: m.Seq(), generation: h.generation + 1}
 	h.attend(m)

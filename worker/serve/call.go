@@ -75,7 +75,7 @@ type call struct {
 	answered bool          // guarded by mu
 	reply    any           // guarded by mu until answered, then constant
 	refusal  *Refusal      // likewise; nil for a reply
-	done     chan struct{} // closed once answered; nil while nobody waits; guarded by mu
+	done     chan struct{} // closed once answered; nil while no one waits; guarded by mu
 }
 
 // wait returns what is closed once the call is answered; nil if it is.
@@ -130,12 +130,12 @@ func (c *call) Reply([]byte) { panic("an encoded reply to a call") }
 func (c *call) Error(int, string, []byte) { panic("an encoded refusal of a call") }
 
 // inside counts the requests from this process: they are let in while the
-// replica is in the group, and whoever leaves it answers them first.
+// replica is in the group, and anyone who leaves it answers them first.
 type inside struct {
 	mu       sync.Mutex
 	open     bool          // guarded by mu
 	inFlight int           // guarded by mu
-	idle     chan struct{} // closed when nothing is in flight; nil while nobody waits; guarded by mu
+	idle     chan struct{} // closed when nothing is in flight; nil while no one waits; guarded by mu
 }
 
 func (i *inside) enter() bool {

@@ -88,7 +88,7 @@ func (g *group) expire(l *lesson) {
 		g.waiting = slices.Delete(g.waiting, i, i+1)
 	}
 	g.mu.Unlock()
-	if i < 0 { // its message is on its way, and whoever sent that ends the lesson
+	if i < 0 { // its message is on its way, and anyone who sent that ends the lesson
 		refusef(l.req, 504, "the event was not acknowledged in time; it may be stored all the same: "+repeatUnnamed)
 		return
 	}
@@ -162,7 +162,7 @@ func (p *parcel) again() string {
 
 // own is what the fold said of a lesson's events as it would have said it of
 // the lesson alone: without the index that its problems have in a group. What
-// the fold said is nobody's else, and is changed where it stands.
+// the fold said is no one's else, and is changed where it stands.
 func (p *parcel) own(outcomes []model.Outcome) []model.Outcome {
 	if len(p.lessons) > 1 {
 		for i := range outcomes {

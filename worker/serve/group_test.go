@@ -93,7 +93,7 @@ func (r *rig) waits(t *testing.T, n int) {
 	}
 }
 
-// ends returns once nothing is kept of any teach: whoever answers one ends it
+// ends returns once nothing is kept of any teach: anyone who answers one ends it
 // after that.
 func (r *rig) ends(t *testing.T) {
 	t.Helper()

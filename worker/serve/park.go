@@ -10,7 +10,7 @@ import (
 var (
 	// errParkFull: as many requests wait for a sequence as a worker holds.
 	errParkFull = errors.New("too many requests wait for their sequence")
-	// errParkClosed: the worker stops, leaves the group or folds anew.
+	// errParkClosed: the worker stops, leaves the group or replays from the start.
 	errParkClosed = errors.New("the worker leaves the group")
 	// errParkTimeout: the sequence was not applied in time.
 	errParkTimeout = errors.New("the sequence was not applied in time")
@@ -85,7 +85,7 @@ func (p *parking) advance(applied uint64) {
 	}
 }
 
-// close ends all waiters; nobody can park until open.
+// close ends all waiters; no one can park until open.
 func (p *parking) close() {
 	for _, w := range p.take(func() bool { p.closed = true; return true }) {
 		w.done(errParkClosed)

@@ -123,7 +123,7 @@ func (r *rig) tail(memory *bustest.Log, log Log) {
 }
 
 // services are those that no client reaches: the test calls the handlers. As
-// with a real one, whoever stops it waits for the answers.
+// with a real one, anyone who stops it waits for the answers.
 type services struct{ asked *sync.WaitGroup }
 
 func (s services) Open(bus.ServiceConfig) (bus.Service, error) { return s, nil }

@@ -92,7 +92,7 @@ func (s *Server) learn(g *group, l *lesson) {
 	s.release(l)
 }
 
-// release ends a lesson that is answered, and that nobody uses any more.
+// release ends a lesson that is answered, and that no one uses any more.
 func (s *Server) release(l *lesson) {
 	l.stop()
 	s.lessons.remove(len(l.data))
@@ -278,7 +278,7 @@ func (s *Server) unstored(p *parcel, l *lesson, err error) {
 func (s *Server) finish(p *parcel, l *lesson, ack bus.Ack) bool {
 	heard := s.outcomes.of(p.awaited, ack.Seq)
 	own := !ack.Duplicate && len(heard) == p.events
-	if own && !l.named { // nobody else knows the id
+	if own && !l.named { // no one else knows the id
 		s.answer(l, ack.Seq, p.own(heard[l.first:l.first+len(l.events)]))
 		return true
 	}
@@ -320,7 +320,7 @@ func (s *Server) lookUp(p *parcel, l *lesson, ack bus.Ack) {
 	}
 }
 
-// remembers tells whether an event of a message was learned, not too long ago.
+// remembers reports whether an event of a message was learned, not too long ago.
 func (s *Server) remembers(id string, data []byte) bool {
 	first := &lesson{id: id}
 	var err error

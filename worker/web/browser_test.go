@@ -126,7 +126,7 @@ func (b *browser) run(actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// call runs one of the browser's commands, whose answer nobody needs.
+// call runs one of the browser's commands, whose answer no one needs.
 func call[P, R any](b *browser, command cdp.Command[P, R], params P) error {
 	_, err := chromedp.Call(b.ctx, command, params)
 	return err

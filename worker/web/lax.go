@@ -47,7 +47,7 @@ func lax(spec *model.Spec, verb string, data []byte) (out []byte, changed bool) 
 	return append(out, data[copied:]...), changed
 }
 
-// isNumber tells whether the value that a decoder has just read stands where
+// isNumber reports whether the value that a decoder has just read stands where
 // the spec wants a number.
 func isNumber(spec *model.Spec, verb string, d *jsontext.Decoder) bool {
 	depth := d.StackDepth()

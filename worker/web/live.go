@@ -229,7 +229,7 @@ func fleetOf(served *served, self *fleet.Status) fleetState {
 			continue
 		}
 		if p.Votes {
-			furthest = max(furthest, min(p.Seq, self.Seq+self.Lag)) // nobody is further than the log
+			furthest = max(furthest, min(p.Seq, self.Seq+self.Lag)) // no one is further than the log
 		}
 		switch p.Agreement {
 		case fleet.Agrees:

@@ -168,7 +168,7 @@ func (c *collection) fleet(served *served, s *fleet.Status) {
 	for _, h := range fleet {
 		by[h.State]++
 		if h.Votes && h.Seq > s.Seq {
-			ahead = max(ahead, min(h.Seq-s.Seq, s.Lag)) // nobody is further than the log
+			ahead = max(ahead, min(h.Seq-s.Seq, s.Lag)) // no one is further than the log
 		}
 	}
 	replicas := c.desc(

@@ -95,7 +95,7 @@ func send(w http.ResponseWriter, code int, body []byte) int {
 	if code != http.StatusOK {
 		w.WriteHeader(code)
 	}
-	w.Write(body) // whoever went away needs no answer
+	w.Write(body) // anyone who went away needs no answer
 	return code
 }
 

@@ -35,7 +35,7 @@ type printableError struct{ err error }
 func (e *printableError) Error() string { return Text(e.err.Error()) }
 func (e *printableError) Unwrap() error { return e.err }
 
-// visible reports whether a character shows as itself and obeys nobody.
+// visible reports whether a character shows as itself and obeys no one.
 // Variation selectors, fillers and joiners are marks and letters to Unicode,
 // but nothing to the eye: two texts that differ in them look the same.
 func visible(r rune) bool {

@@ -234,7 +234,7 @@ func (h *shape) members(object []byte) (all []member) {
 }
 
 // event is a row as a learn event: a row that is none yet, or whose columns
-// have other names, is written anew, with every value as it stands.
+// have other names, is written again, with every value as it stands.
 func (h *shape) event(data []byte) []byte {
 	nested := bytes.HasPrefix(data, []byte(`{"attributes"`))
 	if nested && len(h.names) == 0 {

@@ -357,7 +357,7 @@ type chunk struct {
 	err  error
 }
 
-// pump reads until the pipe ends, ctx ends, or nobody reads any more. A read
+// pump reads until the pipe ends, ctx ends, or no one reads any more. A read
 // that hangs past that is left behind.
 func (r *interruptible) pump(in io.Reader) {
 	for r.ctx.Err() == nil {

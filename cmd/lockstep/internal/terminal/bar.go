@@ -19,7 +19,7 @@ type Bar struct {
 	out    io.Writer // not escaped: the bar's own bytes
 	width  func() int
 	what   string
-	total  int64 // negative if nobody knows
+	total  int64 // negative if no one knows
 
 	done  int64
 	drawn time.Time
