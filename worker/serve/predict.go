@@ -8,6 +8,7 @@ import (
 
 	"lockstep/bus"
 	"lockstep/model"
+	"lockstep/model/river"
 )
 
 // maxRow is how many bytes a request about a row may have: what the longest
@@ -64,7 +65,12 @@ func (s *Server) row(req bus.Request, answer func(*Server, bus.Request, model.Ro
 func (s *Server) predict(req bus.Request) { s.withRow(req, (*Server).replyPrediction) }
 
 func (s *Server) replyPrediction(req bus.Request, row model.Row, work *rowWork) {
-	p, ok := s.prediction(row)
+	proba, err := s.include(req)
+	if err != nil {
+		invalid(req, err)
+		return
+	}
+	p, ok := s.prediction(row, proba)
 	if !ok {
 		s.refuseUnready(req)
 		return
@@ -78,8 +84,27 @@ func (s *Server) replyPrediction(req bus.Request, row model.Row, work *rowWork) 
 	req.Reply(work.reply)
 }
 
-// prediction predicts a row; false if the model has failed.
-func (s *Server) prediction(row model.Row) (p Prediction, ok bool) {
+// include reports whether a prediction is to have its probabilities.
+func (s *Server) include(req bus.Request) (proba bool, err error) {
+	msg := ""
+	switch include := req.Header(headerInclude); {
+	case include == "":
+		return false, nil
+	case include != "proba":
+		msg = "Input should be 'proba'"
+	case s.cfg.Spec.Label.Type == model.Number:
+		msg = "A label that is a number has no probabilities"
+	default:
+		return true, nil
+	}
+	return false, &model.InvalidError{Problems: []model.Problem{
+		{Loc: []any{"header", headerInclude}, Msg: msg, Type: "literal_error"},
+	}}
+}
+
+// prediction predicts a row, with probabilities if they are wanted; false if
+// the model has failed.
+func (s *Server) prediction(row model.Row, proba bool) (p Prediction, ok bool) {
 	m := s.replica.Lock()
 	defer s.replica.Unlock()
 	if m == nil {
@@ -88,7 +113,23 @@ func (s *Server) prediction(row model.Row) (p Prediction, ok bool) {
 	predicted := m.Predict(row)
 	p.Label, p.Number, p.Moment = s.labels.of(m, predicted), predicted.Label.Num, s.labels.moment(m)
 	p.key, p.Predicted = s.labels.key, s.predicted.add()
+	if proba {
+		p.Proba = probabilities(m.Labels(), predicted.Proba)
+	}
 	return p, true
+}
+
+// probabilities are those of each class, in the order of first learning, as
+// JSON.
+func probabilities(labels []string, proba []float64) json.RawMessage {
+	out := []byte{'{'}
+	for class, p := range proba {
+		if class > 0 {
+			out = append(out, ',')
+		}
+		out = river.AppendNumber(append(append(out, quote(labels[class])...), ':'), p)
+	}
+	return append(out, '}')
 }
 
 // refuseUnready answers a request that the replica cannot answer now.

@@ -16,6 +16,7 @@ type Prediction struct {
 	Label     json.RawMessage // null while nothing has been learned, nil of a number; shared, not to be changed
 	Number    float64         // the label, where it is a number
 	Predicted int64           // predictions of the fleet so far, this one included
+	Proba     json.RawMessage // by class, an object; nil if it was not asked for
 	Moment
 	key []byte // how the reply begins
 }
@@ -38,16 +39,23 @@ func (p *Prediction) appendLabel(dst []byte) []byte {
 	return append(dst, p.Label...)
 }
 
+// appendProba appends what both forms of the reply have before the state.
+func (p *Prediction) appendProba(dst []byte) []byte {
+	dst = strconv.AppendInt(append(p.appendLabel(dst), `,"predicted":`...), p.Predicted, 10)
+	if p.Proba != nil {
+		dst = append(append(dst, `,"proba":`...), p.Proba...)
+	}
+	return dst
+}
+
 // AppendJSON appends the reply as NATS clients get it.
 func (p *Prediction) AppendJSON(dst []byte) []byte {
-	dst = append(p.appendLabel(dst), `,"predicted":`...)
-	return append(strconv.AppendInt(dst, p.Predicted, 10), p.end...)
+	return append(p.appendProba(dst), p.end...)
 }
 
 // AppendBare appends the reply without the state that it is of.
 func (p *Prediction) AppendBare(dst []byte) []byte {
-	dst = append(p.appendLabel(dst), `,"predicted":`...)
-	dst = append(strconv.AppendInt(dst, p.Predicted, 10), `,"learned":`...)
+	dst = append(p.appendProba(dst), `,"learned":`...)
 	return append(strconv.AppendUint(dst, p.Learned, 10), '}')
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -263,4 +264,32 @@ func TestLessonsAreBounded(t *testing.T) {
 	if lessons, size, ok := d.add(maxLessonBytes); lessons != maxLessons || size != maxLessonBytes || !ok {
 		t.Errorf("got %d lessons of %d bytes, taken %t, want %d, %d, true", lessons, size, ok, maxLessons, maxLessonBytes)
 	}
+}
+
+// TestProbabilitiesAreGivenWhereTheyAreAskedFor: those of all classes, in the
+// reply as everywhere; and a request for something else is refused.
+func TestProbabilitiesAreGivenWhereTheyAreAskedFor(t *testing.T) {
+	r := newRig(t, model.DefaultSpec())
+	if got := string(r.ask("predict", row, headerInclude, "proba").body); !strings.HasPrefix(got, `{"species":null,"predicted":1,"proba":{},"learned":0,`) {
+		t.Errorf("before anything was learned: %s", got)
+	}
+	r.fold(2)
+	r.ask("predict", row).want(map[string]any{"proba": nil})
+	got := r.ask("predict", row, headerInclude, "proba").want(map[string]any{"species": "Gentoo", "seq": 2})
+	if proba, ok := got["proba"].(map[string]any); !ok || len(proba) != 1 || proba["Gentoo"] != 1.0 {
+		t.Errorf("got %v", got)
+	}
+	if err := r.Join(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Leave()
+	p, err := r.Predict(t.Context(), Request{Data: []byte(row), Header: func(name string) string {
+		return map[string]string{headerInclude: "proba"}[name]
+	}})
+	if err != nil || !strings.HasSuffix(string(p.AppendBare(nil)), `,"proba":{"Gentoo":1},"learned":1}`) {
+		t.Errorf("%s %v", p.AppendBare(nil), err)
+	}
+	r.ask("predict", row, headerInclude, "score").want(map[string]any{
+		"code": 422, "detail": "[map[loc:[header Lockstep-Include] msg:Input should be 'proba' type:literal_error]]",
+	})
 }

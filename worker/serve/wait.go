@@ -14,6 +14,7 @@ import (
 const (
 	headerMinSeq  = "Lockstep-Min-Seq" // answer from this sequence or later
 	headerTimeout = "Lockstep-Timeout" // how long to wait for it, as in 500ms or 10s
+	headerInclude = "Lockstep-Include" // what a prediction has besides: "proba"
 	headerID      = "Nats-Msg-Id"      // names a learn event
 )
 

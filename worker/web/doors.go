@@ -154,6 +154,11 @@ func header(r *http.Request, name string) string {
 			return id
 		}
 	}
+	if name == "Lockstep-Include" && r.URL.RawQuery != "" {
+		if include := r.URL.Query().Get("include"); include != "" {
+			return include
+		}
+	}
 	return r.Header.Get(name)
 }
 

@@ -46,6 +46,8 @@ func openapi(spec *model.Spec, version string) []byte {
 		"Lockstep-Min-Seq", "integer", "Answer from this sequence of the log or later: read your own writes.",
 	)
 	timeout := header("Lockstep-Timeout", "string", "How long that may take, as in 500ms or 10s; 2 s if not given.")
+	include := object{"name": "include", "in": "query", "required": false, "schema": object{"enum": []string{"proba"}},
+		"description": "Have the probabilities of all classes, too."}
 	id := header(headerID, "string", "Names the event: a repeat learns nothing twice and gets the first answer.")
 	answer := func(description string, schema object) object {
 		out := content(schema)
@@ -100,8 +102,8 @@ func openapi(spec *model.Spec, version string) []byte {
 				content(
 					many("Attributes"), lines,
 				),
-				object{"oneOf": []object{ref("Prediction"), {"type": "array", "items": ref("Prediction")}}}, minSeq,
-				timeout,
+				object{"oneOf": []object{ref("Prediction"), {"type": "array", "items": ref("Prediction")}}},
+				include, minSeq, timeout,
 			),
 			"/learn": operation(
 				"Learn",

@@ -861,3 +861,19 @@ func TestPlacesAreInTheOrderOfTheFields(t *testing.T) {
 		t.Errorf("%q\nwant\n%q", where, want)
 	}
 }
+
+// TestIncludeProba: a query asks for the probabilities, as the header does.
+func TestIncludeProba(t *testing.T) {
+	f := newFleet(t, Config{})
+	f.do("POST", "/learn", event(row(), `"Gentoo"`))
+	const want = `"proba":{"Gentoo":1}`
+	if got := f.do("POST", "/predict?include=proba", row()); !strings.Contains(got.body, want) {
+		t.Errorf("got %s", got.body)
+	}
+	if got := f.do("POST", "/predict", "["+row()+"]", "Lockstep-Include", "proba"); !strings.Contains(got.body, want) {
+		t.Errorf("got %s", got.body)
+	}
+	if got := f.do("POST", "/predict?include=all", row()); got.code != 422 {
+		t.Errorf("got %d %s", got.code, got.body)
+	}
+}
