@@ -198,6 +198,10 @@ func Serve(conn *Conn, config ServiceConfig) (_ Service, err error) {
 		}
 	}()
 	s := &service{conn: conn, board: newBoard(&config)}
+	// First, so that the last error is of an endpoint, if one is denied.
+	if s.subs, err = s.board.serve(conn); err != nil {
+		return nil, err
+	}
 	for _, e := range s.board.endpoints {
 		sub, err := conn.subscribe(e.Subject, e.Queue, func(msg *nats.Msg) { s.handle(e, msg) })
 		if err != nil {
@@ -205,11 +209,6 @@ func Serve(conn *Conn, config ServiceConfig) (_ Service, err error) {
 		}
 		s.subs = append(s.subs, sub)
 	}
-	asked, err := s.board.serve(conn)
-	if err != nil {
-		return nil, err
-	}
-	s.subs = append(s.subs, asked...)
 	// Once the server knows the subscriptions, the service is in the group.
 	// Without a server now it is so as soon as there is one again, and no one
 	// waits for that: the connection says that it was lost.
