@@ -222,7 +222,7 @@ var nearest = map[string]string{
 	"HoeffdingTreeClassifier":  "GaussianNB", "HoeffdingAdaptiveTreeClassifier": "GaussianNB", "ExtremelyFastDecisionTreeClassifier": "GaussianNB",
 	"ARFClassifier": "GaussianNB", "AMFClassifier": "GaussianNB", "SRPClassifier": "GaussianNB", "KNNClassifier": "GaussianNB",
 	"HoeffdingTreeRegressor": "LinearRegression", "HoeffdingAdaptiveTreeRegressor": "LinearRegression", "ARFRegressor": "LinearRegression",
-	"AMFRegressor": "LinearRegression", "KNNRegressor": "LinearRegression", "OrdinalEncoder": "OneHotEncoder",
+	"AMFRegressor": "LinearRegression", "KNNRegressor": "LinearRegression",
 	"Agg": "TargetAgg", "Momentum": "SGD", "NesterovMomentum": "SGD", "AdaMax": "Adam", "AMSGrad": "Adam", "Nadam": "Adam",
 	"AdaBound": "Adam", "AdaDelta": "RMSProp", "FTRLProximal": "AdaGrad",
 }

@@ -28,6 +28,7 @@ var registry = []*river.Class{
 	preprocessing.MinMaxScaler,
 	preprocessing.MaxAbsScaler,
 	preprocessing.Normalizer,
+	preprocessing.OrdinalEncoder,
 	naivebayes.MultinomialNB,
 	naivebayes.GaussianNB,
 	naivebayes.BernoulliNB,

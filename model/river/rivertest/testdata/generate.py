@@ -205,7 +205,8 @@ LINEAR = [
         "logreg-given", "logreg-hinge", "perceptron", "perceptron-given", "pa-given", "target-agg-boolean"]),
     *((name, number) for name in [
         "pa-regressor", "pa-regressor-given", "linreg-rmsprop-quantile", "linreg-adagrad-huber", "linreg-absolute",
-        "linreg-quantile", "target-agg-stats", "statistic-var", "max-abs", "normalizer", "normalizer-one"]),
+        "linreg-quantile", "target-agg-stats", "statistic-var", "max-abs", "normalizer", "normalizer-one", "ordinal",
+        "ordinal-given"]),
     *((name, third) for name in ["ovr-default", "ovr-hinge", "softmax-default", "softmax-given", "bernoulli-given"]),
 ]
 
