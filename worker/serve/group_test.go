@@ -328,3 +328,21 @@ func TestAWorkerThatGivesUpAnswersAGroup(t *testing.T) {
 		t.Errorf("sent: %v", <-g.came)
 	}
 }
+
+// TestTooLargeAfterALostAcknowledgement: what an earlier attempt may have
+// stored is not called unstored, though the log takes no such message now.
+func TestTooLargeAfterALostAcknowledgement(t *testing.T) {
+	r := newRig(t, model.DefaultSpec())
+	for err, want := range map[error]string{
+		bus.ErrTooLarge: "may be stored",
+		&bus.RefusedError{Code: 400, ErrCode: 10054, Err: bus.ErrTooLarge}: "not stored: split it",
+	} {
+		a := newAsking(t, adelie)
+		l := &lesson{req: a, data: []byte(adelie)}
+		r.unstored(newParcel(t.Context(), l), l, err)
+		got := a.reply()
+		if text := fmt.Sprint(got["error"]); !strings.Contains(text, want) || (a.code == 413) != (want != "may be stored") {
+			t.Errorf("%T: got %d %s, want %q", err, a.code, text, want)
+		}
+	}
+}

@@ -258,9 +258,9 @@ func (s *Server) unstored(p *parcel, l *lesson, err error) {
 	switch {
 	case errors.As(err, &denied):
 		hint = "this worker lacks a right"
-	case errors.Is(err, bus.ErrTooLarge):
+	case errors.As(err, &refused) && errors.Is(err, bus.ErrTooLarge): // and no earlier attempt may have been stored
 		code, hint = 413, "it is not stored: split it"
-	case errors.As(err, &refused) && len(p.guards) > 0 && refused.Code < 500:
+	case refused != nil && len(p.guards) > 0 && refused.Code < 500:
 		refuse(l.req, refusedByLog(refused))
 		return
 	case refused != nil:

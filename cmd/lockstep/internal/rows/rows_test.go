@@ -238,7 +238,10 @@ func TestRead(t *testing.T) {
 				t.Errorf("got\n%.600s\nwant\n%.600s", got, c.want)
 			}
 			// A pipe may give one byte at a time.
-			if got := read(dribble{strings.NewReader(c.in)}, c.name, c.o); len(c.in) < 1000 && got != c.want {
+			if len(c.in) >= 1000 {
+				return // the decoder moves what it has at each byte
+			}
+			if got := read(dribble{strings.NewReader(c.in)}, c.name, c.o); got != c.want {
 				t.Errorf("byte by byte: got\n%.600s\nwant\n%.600s", got, c.want)
 			}
 		})
