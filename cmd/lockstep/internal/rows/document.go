@@ -301,8 +301,7 @@ func (r *Row) Value(s *model.Spec, loc []any) (column, value string) {
 	name, _ := loc[len(loc)-1].(string)
 	if r.table != nil {
 		for i, known := range used(s) {
-			if known == name {
-				at := r.table.columns[i]
+			if at := r.table.columns[i]; known == name && at < len(r.cells) {
 				return Show(r.table.header[at]), quote(string(r.cells[at].text))
 			}
 		}

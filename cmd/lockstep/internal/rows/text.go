@@ -154,7 +154,16 @@ func skipMark(text *bufio.Reader) *bufio.Reader {
 // to be read by.
 func checkMark(raw *bufio.Reader, encoding string) error {
 	var data []byte
-	head(raw, func(d []byte) bool { data = d; return len(d) >= 4 || bytes.IndexByte(d, '\n') >= 0 })
+	head(raw, func(d []byte) bool { // no more than it takes: a pipe may have no more
+		data = d
+		switch {
+		case bytes.HasPrefix(d, []byte("\xff\xfe")), bytes.HasPrefix(d, []byte("\x00\x00")):
+			return len(d) >= 4
+		case bytes.HasPrefix(d, []byte(mark[:2])):
+			return len(d) >= 3
+		}
+		return len(d) >= 2
+	})
 	wide := len(data) >= 2 && (data[0] == 0xff && data[1] == 0xfe || data[0] == 0xfe && data[1] == 0xff)
 	switch {
 	case len(data) >= 4 && (string(data[:4]) == "\xff\xfe\x00\x00" || string(data[:4]) == "\x00\x00\xfe\xff"):
