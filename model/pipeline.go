@@ -181,10 +181,24 @@ func (p *specParser) statistics(class *river.Class, name, argument *yaml.Node) [
 	m, _ := p.mapping(argument, class.Name, nil)
 	var out []river.Statistic
 	for _, e := range m.entries {
-		name := p.choice(e.value, class.Name+": "+e.key.Value, class.Params[0].Choices)
-		out = append(out, river.Statistic{Column: e.key.Value, Name: name})
+		out = append(out, p.statistic(&class.Params[0], class.Name+": "+e.key.Value, e))
 	}
 	slices.SortFunc(out, func(a, b river.Statistic) int { return strings.Compare(a.Column, b.Column) })
+	return out
+}
+
+// statistic reads what stands beside one column: a statistic's name, or a number.
+func (p *specParser) statistic(param *river.Param, what string, e entry) river.Statistic {
+	out := river.Statistic{Column: e.key.Value}
+	if tag := e.value.ShortTag(); tag != "!!int" && tag != "!!float" {
+		out.Name = p.choice(e.value, what, param.Choices)
+		return out
+	}
+	x, ok := p.double(e.value, what)
+	if ok && (x < param.Min || x > param.Max) {
+		p.fail(e.value, "%s must be from %s to %s", what, river.Shortest(param.Min), river.Shortest(param.Max))
+	}
+	out.Name, out.Value = river.Constant, x
 	return out
 }
 
@@ -215,7 +229,7 @@ func hint(name string, known []string) string {
 // nearest are classes of River that Lockstep does not have, with the nearest
 // that it has.
 var nearest = map[string]string{
-	"ALMAClassifier": "PAClassifier", "ComplementNB": "MultinomialNB", "AdaptiveStandardScaler": "StandardScaler",
+	"ALMAClassifier": "PAClassifier", "AdaptiveStandardScaler": "StandardScaler",
 	"RobustScaler":       "StandardScaler",
 	"OneVsOneClassifier": "OneVsRestClassifier", "OutputCodeClassifier": "OneVsRestClassifier",
 	"BayesianLinearRegression": "LinearRegression",

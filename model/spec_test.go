@@ -278,6 +278,9 @@ func TestBadSpecs(t *testing.T) {
 		{"MultinomialNB: {alpha: 1}", "[GaussianNB]", "line 14: a step is one class"},
 		{"x: Mean,", "x: Median,", `line 12: StatImputer: x: "Median" is not known; known: Mean, Mode`},
 		{"x: Mean,", "x: stats.Mean(),", `"stats.Mean()" is not known; known: Mean, Mode; write Mean`},
+		{"x: Mean,", "x: 1e101,", "line 12: StatImputer: x must be from -1e+100 to 1e+100"},
+		{"x: Mean,", "x: 0x10,", "line 12: StatImputer: x must be a number, as in 10, 2.5 or 1e6"},
+		{"x: Mean,", `x: "1",`, `line 12: StatImputer: x: "1" is not known; known: Mean, Mode`},
 		{"{x: Mean, y: Mean}", "{x: Mean, x: Mode}", `line 12: StatImputer: "x" is given twice`},
 		{"{x: Mean, y: Mean}", "{}", "line 12: StatImputer takes a statistic for each column, as in {StatImputer: {sex: " +
 			"Mode}}"},

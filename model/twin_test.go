@@ -176,6 +176,12 @@ func (m *mode) get() any {
 	return best
 }
 
+// constant is what StatImputer makes of a number.
+type constant float64
+
+func (c constant) update(any) {}
+func (c constant) get() any   { return float64(c) }
+
 // statImputer is preprocessing.StatImputer.
 type statImputer map[string]statistic
 
@@ -312,10 +318,13 @@ func build(steps []river.Step) pipeline {
 		case "StatImputer":
 			imputer := statImputer{}
 			for _, statistic := range river.Arg[[]river.Statistic](s, "imputers") {
-				if statistic.Name == "Mean" {
+				switch statistic.Name {
+				case "Mean":
 					imputer[statistic.Column] = &mean{}
-				} else {
+				case "Mode":
 					imputer[statistic.Column] = &mode{n: map[string]int{}}
+				case "Constant":
+					imputer[statistic.Column] = constant(statistic.Value)
 				}
 			}
 			out = append(out, imputer)

@@ -13,7 +13,7 @@ type Param struct {
 	Name    string // River's keyword
 	Kind    Kind
 	Default any     // River's, of the kind's type; nil if it must be given
-	Min     float64 // of a Float, inclusive
+	Min     float64 // of a Float, and of a Constant among Statistics, inclusive
 	Max     float64
 	Whole   bool     // a Float that has no fraction
 	Choices []string // of Statistics: the classes of river.stats that there are
@@ -42,7 +42,14 @@ const (
 func (k Kind) Alone() bool { return k >= Columns }
 
 // Statistic is a column and the statistic that is kept of it.
-type Statistic struct{ Column, Name string }
+type Statistic struct {
+	Column, Name string
+	Value        float64 // of a Constant
+}
+
+// Constant is the name of a statistic that is the same number always. A spec has
+// the number in its place.
+const Constant = "Constant"
 
 // FloatParam declares a number between two bounds, both inclusive.
 func FloatParam(name string, value, least, most float64, summary string) Param {
@@ -93,7 +100,7 @@ func (p *Param) Range() string {
 	case Branches:
 		return "lists of steps"
 	default:
-		return "by column: " + strings.Join(p.Choices, ", ")
+		return "by column: " + strings.Join(p.Choices, ", ") + ", or a number"
 	}
 }
 
@@ -135,6 +142,9 @@ func (s *Step) Canonical(dst []byte) []byte {
 		case []Statistic:
 			for _, e := range v {
 				dst = fmt.Appendf(dst, " %+q=%s", e.Column, e.Name)
+				if e.Name == Constant {
+					dst = fmt.Appendf(dst, "(%s)", Shortest(e.Value))
+				}
 			}
 		}
 	}

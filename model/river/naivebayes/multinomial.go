@@ -20,8 +20,10 @@ var MultinomialNB = &river.Class{
 func buildMultinomialNB(b *river.Builder) {
 	x := b.Features()
 	b.NonNegative()
-	class := 8 + 8 + 8 + 8 + 8*len(x.Numbers) + 8*len(x.Encoders) + 8*x.MaxKeys()
-	b.AddClassifier(&multinomialNB{alpha: river.Arg[float64](b.Step(), "alpha"), x: x}, 8+8+b.Limits().Classes*class)
+	b.AddClassifier(
+		&multinomialNB{alpha: river.Arg[float64](b.Step(), "alpha"), x: x},
+		8+8+b.Limits().Classes*amountsBound(&x),
+	)
 }
 
 type multinomialNB struct {
@@ -33,12 +35,7 @@ type multinomialNB struct {
 }
 
 type multinomialClass struct {
-	count   uint64
-	total   float64    // of all features' amounts
-	amounts []float64  // by number
-	dummies [][]uint64 // by encoder, by key; may be shorter than the keys
-	last    uint64     // the event that taught this class last, from 1
-
+	amounts
 	logs logs
 }
 
@@ -61,28 +58,11 @@ type cachedLog struct {
 
 func (m *multinomialNB) Learn(f *river.Frame) {
 	for f.Target >= len(m.classes) {
-		m.classes = append(m.classes, multinomialClass{
-			amounts: make([]float64, len(m.x.Numbers)),
-			dummies: make([][]uint64, len(m.x.Encoders)),
-		})
+		m.classes = append(m.classes, multinomialClass{amounts: newAmounts(&m.x)})
 	}
 	m.n++
 	c := &m.classes[f.Target]
-	c.count++
-	c.last = m.n
-	for _, s := range m.x.Order {
-		if !s.Dummies {
-			x := f.Numbers[m.x.Numbers[s.Index].Slot].V
-			c.amounts[s.Index] += x
-			c.total += x
-			continue
-		}
-		for _, key := range f.Dummies[m.x.Encoders[s.Index].Slot].Known {
-			c.dummies[s.Index] = river.Grow(c.dummies[s.Index], int(key))
-			c.dummies[s.Index][key]++
-			c.total++
-		}
-	}
+	c.learn(&m.x, f, m.n)
 	c.logs.forget()
 }
 
@@ -141,24 +121,17 @@ func (c *multinomialClass) prepare(total float64, numbers, encoders int) {
 }
 
 func (c *multinomialClass) numberLog(i int, alpha float64) float64 {
-	return c.logs.get(&c.logs.numbers[i], c.amounts[i], alpha)
+	return c.logs.get(&c.logs.numbers[i], c.numbers[i], alpha)
 }
 
 func (c *multinomialClass) dummyLog(encoder, key int, alpha float64) float64 {
 	cache := river.Grow(c.logs.dummies[encoder], key)
 	c.logs.dummies[encoder] = cache
-	return c.logs.get(&cache[key], c.dummyCount(encoder, key), alpha)
+	return c.logs.get(&cache[key], c.dummy(encoder, key), alpha)
 }
 
 func (c *multinomialClass) freshLog(alpha float64) float64 {
 	return c.logs.get(&c.logs.fresh, 0, alpha)
-}
-
-func (c *multinomialClass) dummyCount(encoder, key int) float64 {
-	if key < len(c.dummies[encoder]) {
-		return float64(c.dummies[encoder][key])
-	}
-	return 0
 }
 
 // get is the logarithm of a feature's smoothed share. Where no feature was
@@ -208,38 +181,9 @@ func (m *multinomialNB) Code(s *river.State) {
 	}
 }
 
-func (c *multinomialClass) code(s *river.State, x *river.Features) {
-	s.U64(&c.count)
-	s.F64(&c.total)
-	s.U64(&c.last)
-	s.F64s(&c.amounts)
-	if s.Reading() {
-		c.dummies = make([][]uint64, len(x.Encoders))
-		if len(c.amounts) != len(x.Numbers) {
-			s.Fail()
-		}
-	}
-	for i := range c.dummies {
-		s.U64s(&c.dummies[i])
-	}
-}
-
 func (m *multinomialNB) Report(r river.Report) {
-	classCounts, totals, features := r.In("class_counts"), r.In("class_totals"), r.In("feature_counts")
 	r.Set("n_terms", uint64(m.terms()))
 	for class := range m.classes {
-		c, label := &m.classes[class], r.Labels[class]
-		classCounts.Set(label, c.count)
-		totals.Set(label, c.total)
-		for i, n := range m.x.Numbers {
-			features.In(n.Name).Set(label, c.amounts[i])
-		}
-		for i, e := range m.x.Encoders {
-			for _, key := range e.Shown() {
-				if c.last >= e.Since(key) {
-					features.In(e.Feature(key)).Set(label, c.dummyCount(i, int(key)))
-				}
-			}
-		}
+		m.classes[class].report(r, &m.x, r.Labels[class])
 	}
 }

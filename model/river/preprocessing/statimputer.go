@@ -8,12 +8,14 @@ import (
 
 // StatImputer fills in what is missing by a statistic of the column.
 var StatImputer = &river.Class{
-	Name:    "StatImputer",
-	Source:  "river.preprocessing.StatImputer",
-	Summary: "Fills in what is null: a number by the mean of those learned, a category by the one learned most often.",
-	Task:    river.Transformation,
+	Name:   "StatImputer",
+	Source: "river.preprocessing.StatImputer",
+	Summary: "Fills in what is null: a number by the mean of those learned or a constant, a category by the one " +
+		"learned most often.",
+	Task: river.Transformation,
 	Params: []river.Param{{Name: "imputers", Kind: river.Statistics, Choices: []string{"Mean", "Mode"},
-		Summary: "for each column, `Mean` (of a number) or `Mode` (of a category)"}},
+		Min: -river.MaxMagnitude, Max: river.MaxMagnitude,
+		Summary: "for each column, `Mean` (of a number), `Mode` (of a category), or a number"}},
 	Build: buildStatImputer,
 }
 
@@ -26,6 +28,11 @@ func buildStatImputer(b *river.Builder) {
 		}
 		col := &b.Out[i]
 		switch {
+		case statistic.Name == river.Constant && col.Kind == river.NumberColumn:
+			t := &constantImputer{in: col.Slot, out: b.NewSlot(col.Kind), value: statistic.Value}
+			b.AddTransformer(t, 0)
+			col.Slot, col.Nullable = t.out, false
+			col.Min, col.Max = min(col.Min, t.value), max(col.Max, t.value)
 		case statistic.Name == "Mean" && col.Kind == river.NumberColumn:
 			t := &meanImputer{name: col.Name, in: col.Slot, out: b.NewSlot(col.Kind)}
 			b.AddTransformer(t, 16)
@@ -37,12 +44,32 @@ func buildStatImputer(b *river.Builder) {
 			col.Slot = t.out // still null before any value
 		default:
 			b.Fail(
-				"%s does not fit %q, which is %s (Mean is for numbers, Mode for categories)", statistic.Name,
+				"%s does not fit %q, which is %s (Mean and a number are for numbers, Mode is for categories)", statistic.Name,
 				col.Name, col.Kind,
 			)
 		}
 	}
 }
+
+// constantImputer is StatImputer with a number on one column.
+type constantImputer struct {
+	in, out int
+	value   float64
+}
+
+func (t *constantImputer) Learn(*river.Frame) {}
+
+func (t *constantImputer) Transform(f *river.Frame) {
+	x := f.Numbers[t.in]
+	if x.Null {
+		x = river.Number{V: t.value}
+	}
+	f.Numbers[t.out] = x
+}
+
+func (t *constantImputer) Code(*river.State) {}
+
+func (t *constantImputer) Report(river.Report) {}
 
 // meanImputer is StatImputer with stats.Mean on one column: a null becomes the
 // mean of the values learned so far, 0 before any.

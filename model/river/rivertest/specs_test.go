@@ -148,7 +148,11 @@ func pythonStep(s *river.Step) string {
 			}
 		case []river.Statistic:
 			for _, e := range arg {
-				args = append(args, fmt.Sprintf("(%s, stats.%s())", pythonText(e.Column), e.Name))
+				value := "stats." + e.Name + "()"
+				if e.Name == river.Constant {
+					value = river.Shortest(e.Value)
+				}
+				args = append(args, fmt.Sprintf("(%s, %s)", pythonText(e.Column), value))
 			}
 		}
 	}

@@ -85,6 +85,14 @@ def mixed(seed, n):
         yield event, r.choice(["apple", "pear", "plum", None])
 
 
+def holes(seed, n):
+    """Events of which each column is null now and then, but not in the first."""
+    r = random.Random(seed)
+    for i in range(n):
+        event = {"a": round(r.uniform(0, 9), 2), "b": round(r.uniform(0, 40), 1), "colour": r.choice(["red", "green", "blue"])}
+        yield {k: None if i and r.random() < 0.2 else v for k, v in event.items()}, r.choice(["apple", "pear", "plum", None])
+
+
 def growing(seed, n):
     """Numbers that grow, so that each sum soon passes a power of two: only
     there do its last bits tell in which order it was added up."""
@@ -197,6 +205,10 @@ CASES = [
     ("union-in-union", "union-in-union", [
         ({"a": abs(e["a"]), "b": abs(e["b"]), "c": float(i % 11)}, label)
         for i, (e, label) in enumerate(numbers(clouds(11, 60, ["x", "y"])))]),
+    ("complement", "complement", mixed(20, 120)),
+    ("complement-given", "complement-given", mixed(21, 120)),
+    ("previous", "previous", holes(22, 120)),
+    ("constants", "constants", holes(23, 120)),
 ]
 
 

@@ -88,8 +88,10 @@ def state(model):
                 for col, stat in s.stats.items():
                     if isinstance(stat, stats.Mean):
                         out.setdefault("means", {})[col] = {"n": stat.n, "mean": stat.get()}
-                    else:
+                    elif isinstance(stat, stats.Mode):
                         out[f"{col}_mode"] = {"counts": dict(stat.counts), "mode": stat.get()}
+            case preprocessing.PreviousImputer():
+                out["latest"] = dict(s._latest)
             case preprocessing.OneHotEncoder():
                 for col in s.values:
                     out.setdefault("onehot", {})[col] = [k for k in s._zero_dict if k.startswith(f"{col}_")]
