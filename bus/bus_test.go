@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds each wait of a test.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func startServer(t *testing.T, config broker.Config) *broker.Server {
 	t.Helper()

@@ -25,7 +25,7 @@ type Subject struct {
 }
 
 // patience bounds each wait.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // Conformance is what every log does. open makes a new one.
 func Conformance(t *testing.T, open func(t *testing.T) Subject) {

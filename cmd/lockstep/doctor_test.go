@@ -392,7 +392,7 @@ var faults = []fault{
 		lockstep(t, "init", "-s", servers[0].ClientURL(), "--replicas", "3")
 		servers[2].Shutdown()
 		p.args = []string{"-s", servers[0].ClientURL()}
-		for deadline := time.Now().Add(20 * time.Second); ; { // the others notice by its silence
+		for deadline := time.Now().Add(time.Minute); ; { // the others notice by its silence
 			f, _ := diagnose(t, p.args...)
 			if found(f, bus.Finding{Level: bus.Fail, Text: "is down"}) || time.Now().After(deadline) {
 				return

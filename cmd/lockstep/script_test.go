@@ -39,7 +39,7 @@ type process struct {
 }
 
 // patience bounds each wait of a script.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // startProcess runs a program until it prints a line that matches, and
 // returns the line's submatches.
