@@ -42,6 +42,7 @@ var registry = []*river.Class{
 	linearmodel.SoftmaxRegression,
 	multiclass.OneVsRestClassifier,
 	featureextraction.TargetAgg,
+	featureextraction.PolynomialExtender,
 	dummy.NoChangeClassifier,
 	dummy.PriorClassifier,
 	dummy.StatisticRegressor,

@@ -209,6 +209,9 @@ CASES = [
     ("complement-given", "complement-given", mixed(21, 120)),
     ("previous", "previous", holes(22, 120)),
     ("constants", "constants", holes(23, 120)),
+    ("polynomial-given", "polynomial-given", [
+        ({"a": e["a"], "b": e["b"], "c": float(i % 11)}, label)
+        for i, (e, label) in enumerate(numbers(clouds(24, 80, ["x", "y", "z"])))]),
 ]
 
 
@@ -220,6 +223,7 @@ LINEAR = [
         "linreg-quantile", "target-agg-stats", "statistic-var", "max-abs", "normalizer", "normalizer-one", "ordinal",
         "ordinal-given"]),
     *((name, third) for name in ["ovr-default", "ovr-hinge", "softmax-default", "softmax-given", "bernoulli-given"]),
+    ("polynomial", number),
 ]
 
 
