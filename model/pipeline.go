@@ -88,7 +88,7 @@ func (p *specParser) keywords(s *river.Step, argument *yaml.Node) {
 // word reads a text that becomes part of a name.
 func (p *specParser) word(v *yaml.Node, what string) string {
 	text := p.text(v, what)
-	if n := len(text); n == 0 || n > 64 {
+	if n := len(text); isText(v) && (n == 0 || n > 64) {
 		p.fail(v, "%s has 1 to 64 bytes", what)
 	}
 	return text
@@ -142,6 +142,8 @@ func (p *specParser) alone(class *river.Class, name, argument *yaml.Node) any {
 		return p.columns(class.Name, name, argument)
 	case river.Branches:
 		return p.branches(class.Name, name, argument)
+	case river.Renamings:
+		return p.renamings(class.Name, name, argument)
 	default:
 		return p.statistics(class, name, argument)
 	}
@@ -184,6 +186,22 @@ func (p *specParser) statistics(class *river.Class, name, argument *yaml.Node) [
 		out = append(out, p.statistic(&class.Params[0], class.Name+": "+e.key.Value, e))
 	}
 	slices.SortFunc(out, func(a, b river.Statistic) int { return strings.Compare(a.Column, b.Column) })
+	return out
+}
+
+// renamings reads a mapping of columns to their new names, sorted by column as
+// well.
+func (p *specParser) renamings(class string, name, argument *yaml.Node) []river.Renaming {
+	if absent(argument) || argument.Kind == yaml.MappingNode && len(argument.Content) == 0 {
+		p.fail(name, "%[1]s takes a new name for each column, as in {%[1]s: {sex: gender}}", class)
+		return nil
+	}
+	m, _ := p.mapping(argument, class, nil)
+	var out []river.Renaming
+	for _, e := range m.entries {
+		out = append(out, river.Renaming{Column: e.key.Value, Name: p.word(e.value, class+": "+e.key.Value)})
+	}
+	slices.SortFunc(out, func(a, b river.Renaming) int { return strings.Compare(a.Column, b.Column) })
 	return out
 }
 

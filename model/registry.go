@@ -22,6 +22,7 @@ var registry = []*river.Class{
 	compose.Discard,
 	compose.Prefixer,
 	compose.Suffixer,
+	compose.Renamer,
 	preprocessing.OneHotEncoder,
 	preprocessing.StatImputer,
 	preprocessing.PreviousImputer,

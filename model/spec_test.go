@@ -278,6 +278,8 @@ func TestBadSpecs(t *testing.T) {
 		{"MultinomialNB: {alpha: 1}", "[GaussianNB]", "line 14: a step is one class"},
 		{"x: Mean,", "x: Median,", `line 12: StatImputer: x: "Median" is not known; known: Mean, Mode`},
 		{"x: Mean,", "x: stats.Mean(),", `"stats.Mean()" is not known; known: Mean, Mode; write Mean`},
+		{"{Select: [c]}", "Renamer", "line 13: Renamer takes a new name for each column, as in {Renamer: {sex: gender}}"},
+		{"{Select: [c]}", "{Renamer: {c: [x]}}", "line 13: Renamer: c must be a text"},
 		{"x: Mean,", "x: 1e101,", "line 12: StatImputer: x must be from -1e+100 to 1e+100"},
 		{"x: Mean,", "x: 0x10,", "line 12: StatImputer: x must be a number, as in 10, 2.5 or 1e6"},
 		{"x: Mean,", `x: "1",`, `line 12: StatImputer: x: "1" is not known; known: Mean, Mode`},

@@ -24,7 +24,7 @@ type Param struct {
 // Kind is the type of a parameter.
 type Kind uint8
 
-// The kinds, with the Go type of an argument. The last three are written in a
+// The kinds, with the Go type of an argument. The last four are written in a
 // spec without their name, as the class's only argument.
 const (
 	Float      Kind = iota + 1 // float64
@@ -35,6 +35,7 @@ const (
 	Columns                    // []string, one at least
 	Branches                   // [][]Step, one at least and none of them empty
 	Statistics                 // []Statistic, by column, one at least
+	Renamings                  // []Renaming, by column, one at least
 )
 
 // Alone reports whether a parameter of this kind is written as the class's only
@@ -50,6 +51,9 @@ type Statistic struct {
 // Constant is the name of a statistic that is the same number always. A spec has
 // the number in its place.
 const Constant = "Constant"
+
+// Renaming is a column and its new name.
+type Renaming struct{ Column, Name string }
 
 // FloatParam declares a number between two bounds, both inclusive.
 func FloatParam(name string, value, least, most float64, summary string) Param {
@@ -99,6 +103,8 @@ func (p *Param) Range() string {
 		return "columns"
 	case Branches:
 		return "lists of steps"
+	case Renamings:
+		return "by column: a text"
 	default:
 		return "by column: " + strings.Join(p.Choices, ", ") + ", or a number"
 	}
@@ -138,6 +144,10 @@ func (s *Step) Canonical(dst []byte) []byte {
 			}
 			for _, column := range v {
 				dst = fmt.Appendf(dst, " %+q", column)
+			}
+		case []Renaming:
+			for _, e := range v {
+				dst = fmt.Appendf(dst, " %+q=%+q", e.Column, e.Name)
 			}
 		case []Statistic:
 			for _, e := range v {

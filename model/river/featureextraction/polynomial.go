@@ -100,7 +100,7 @@ func (p *products) add(name string, factors []int) {
 		col.Name = strings.Join(names, "*")
 	}
 	if slices.ContainsFunc(p.out, func(other river.Column) bool { return other.Name == col.Name }) {
-		p.b.Fail("two columns would have the name %q; rename what comes in with a Prefixer", col.Name)
+		p.b.Fail("two columns would have the name %q; rename what comes in with a Renamer", col.Name)
 		return
 	}
 	col.Slot = p.b.NewSlot(col.Kind)

@@ -146,6 +146,12 @@ func pythonStep(s *river.Step) string {
 			for _, branch := range arg {
 				args = append(args, python(branch))
 			}
+		case []river.Renaming:
+			var pairs []string
+			for _, e := range arg {
+				pairs = append(pairs, pythonText(e.Column)+": "+pythonText(e.Name))
+			}
+			args = append(args, "{"+strings.Join(pairs, ", ")+"}")
 		case []river.Statistic:
 			for _, e := range arg {
 				value := "stats." + e.Name + "()"

@@ -224,6 +224,7 @@ LINEAR = [
         "ordinal-given"]),
     *((name, third) for name in ["ovr-default", "ovr-hinge", "softmax-default", "softmax-given", "bernoulli-given"]),
     ("polynomial", number),
+    ("renamed", yes),
 ]
 
 

@@ -34,6 +34,7 @@ def named(kind, prefix):
 NAMES = {
     "compose": types.SimpleNamespace(
         Select=select, Discard=compose.Discard, Prefixer=compose.Prefixer, Suffixer=compose.Suffixer,
+        Renamer=compose.Renamer,
         Pipeline=named(compose.Pipeline, "step"), TransformerUnion=named(compose.TransformerUnion, "branch")),
     "dummy": dummy, "feature_extraction": feature_extraction, "linear_model": linear_model, "multiclass": multiclass,
     "naive_bayes": naive_bayes, "optim": optim, "preprocessing": preprocessing, "stats": stats,

@@ -1,0 +1,57 @@
+package model
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestStepsThatDoNotFit: a pipeline whose steps do not fit together begins no
+// log, and each misfit says what to do.
+func TestStepsThatDoNotFit(t *testing.T) {
+	const inputs = `name: a
+input:
+  a: {type: number, min: 0, max: 1000}
+  signed: {type: number, min: -1e60, max: 1e60}
+  free: {type: number}
+  gap: {type: number, min: 0, max: 1, nullable: true}
+  c: {type: category}
+  when: {type: timestamp}
+label: {name: l, type: category}
+pipeline:
+`
+	for pipeline, want := range map[string]string{
+		"[{Select: [zz]}, GaussianNB]":                                              `no column "zz" here; there are: `,
+		"[{Discard: [zz]}, GaussianNB]":                                             `no column "zz" here; there are: `,
+		"[{Select: [a, a]}, GaussianNB]":                                            `column "a" is named twice`,
+		"[{Select: [free]}, GaussianNB]":                                            `column "free" has no lower bound; give its input a min`,
+		"[{Select: [c]}, GaussianNB]":                                               `column "c" is a category; put a OneHotEncoder or a Select before`,
+		"[{Select: [when]}, GaussianNB]":                                            `column "when" is a timestamp, which no step here takes`,
+		"[{Select: [gap]}, GaussianNB]":                                             `put a StatImputer before, as in {StatImputer: {gap: Mean}}`,
+		"[{Select: [signed]}, MultinomialNB]":                                       `column "signed" may be negative`,
+		"[{Select: [signed]}, ComplementNB]":                                        `column "signed" may be negative`,
+		"[{Select: [c]}, {StatImputer: {c: Mean}}]":                                 `Mean does not fit "c", which is a category`,
+		"[{Select: [c]}, {StatImputer: {c: 1}}]":                                    `Constant does not fit "c", which is a category`,
+		"[{Select: [a]}, {StatImputer: {a: Mode}}]":                                 `Mode does not fit "a", which is a number`,
+		"[{Select: [a]}, {Renamer: {zz: x}}]":                                       `no column "zz" here; there are: a`,
+		"[{Select: [a, c]}, {Renamer: {a: c}}]":                                     `cannot name "a" as "c": there is such a column already`,
+		"[{Select: [a, c]}, {Renamer: {a: x, c: x}}]":                               `cannot name "c" as "x": there is such a column already`,
+		"[{union: [{Select: [a]}, {Select: [a]}]}]":                                 `branches give the column "a" twice`,
+		"[{Select: [c]}, OneHotEncoder, {Prefixer: {prefix: x_}}]":                  "put this step before the OneHotEncoder",
+		"[{Select: [signed]}, PolynomialExtender]":                                  `a product with "signed" can be larger than 1e+100`,
+		"[{Select: [c]}, PolynomialExtender]":                                       `column "c" is a category`,
+		"[{Select: [a]}, {PolynomialExtender: {bias_name: a, include_bias: true}}]": `two columns would have the name "a"`,
+		"[{Select: [c]}, OneHotEncoder, StandardScaler]":                            "one-hot dummies, which only the pipeline's last step takes",
+	} {
+		if !strings.Contains(pipeline, "NB]") {
+			pipeline = strings.TrimSuffix(pipeline, "]") + ", GaussianNB]"
+		}
+		s, err := ParseSpec([]byte(inputs + "  " + pipeline))
+		if err != nil {
+			t.Errorf("%s: %v", pipeline, err)
+			continue
+		}
+		if _, err := New(s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s:\n got: %v\nwant: %s", pipeline, err, want)
+		}
+	}
+}
