@@ -25,7 +25,7 @@ pipeline:
 		"[{Select: [a, a]}, GaussianNB]":                                            `column "a" is named twice`,
 		"[{Select: [free]}, GaussianNB]":                                            `column "free" has no lower bound; give its input a min`,
 		"[{Select: [c]}, GaussianNB]":                                               `column "c" is a category; put a OneHotEncoder or a Select before`,
-		"[{Select: [when]}, GaussianNB]":                                            `column "when" is a timestamp, which no step here takes`,
+		"[{Select: [when]}, GaussianNB]":                                            `put a FuncTransformer before, as in {FuncTransformer: {hour: {hour: when}}}`,
 		"[{Select: [gap]}, GaussianNB]":                                             `put a StatImputer before, as in {StatImputer: {gap: Mean}}`,
 		"[{Select: [signed]}, MultinomialNB]":                                       `column "signed" may be negative`,
 		"[{Select: [signed]}, ComplementNB]":                                        `column "signed" may be negative`,
@@ -41,6 +41,12 @@ pipeline:
 		"[{Select: [c]}, PolynomialExtender]":                                       `column "c" is a category`,
 		"[{Select: [a]}, {PolynomialExtender: {bias_name: a, include_bias: true}}]": `two columns would have the name "a"`,
 		"[{Select: [c]}, OneHotEncoder, StandardScaler]":                            "one-hot dummies, which only the pipeline's last step takes",
+		"[{FuncTransformer: {x: {hour: a}}}]":                                       `x: hour is of a timestamp, and "a" is a number`,
+		"[{FuncTransformer: {x: {log1p: when}}}]":                                   `column "when" is a timestamp`,
+		"[{FuncTransformer: {x: {ratio: a}}}]":                                      `x: ratio takes 2 columns and 0 numbers`,
+		"[{FuncTransformer: {x: {clip: [a, 9, 1]}}}]":                               `x: the bounds of clip are in the wrong order`,
+		"[{FuncTransformer: {x: {product: [signed, signed]}}}]":                     `"x" can be larger than 1e+100`,
+		"[{FuncTransformer: {x: {log1p: gap}}}]":                                    `put a StatImputer before`,
 	} {
 		if !strings.Contains(pipeline, "NB]") {
 			pipeline = strings.TrimSuffix(pipeline, "]") + ", GaussianNB]"

@@ -144,6 +144,8 @@ func (p *specParser) alone(class *river.Class, name, argument *yaml.Node) any {
 		return p.branches(class.Name, name, argument)
 	case river.Renamings:
 		return p.renamings(class.Name, name, argument)
+	case river.Functions:
+		return p.functions(class, name, argument)
 	default:
 		return p.statistics(class, name, argument)
 	}
@@ -202,6 +204,52 @@ func (p *specParser) renamings(class string, name, argument *yaml.Node) []river.
 		out = append(out, river.Renaming{Column: e.key.Value, Name: p.word(e.value, class+": "+e.key.Value)})
 	}
 	slices.SortFunc(out, func(a, b river.Renaming) int { return strings.Compare(a.Column, b.Column) })
+	return out
+}
+
+// functions reads a mapping of new columns to functions, sorted by column as
+// well.
+func (p *specParser) functions(class *river.Class, name, argument *yaml.Node) []river.Function {
+	if absent(argument) || argument.Kind == yaml.MappingNode && len(argument.Content) == 0 {
+		p.fail(name, "%[1]s takes a function for each new column, as in {%[1]s: {hour: {hour: moment}}}", class.Name)
+		return nil
+	}
+	m, _ := p.mapping(argument, class.Name, nil)
+	var out []river.Function
+	for _, e := range m.entries {
+		what := class.Name + ": " + e.key.Value
+		if n := len(e.key.Value); n == 0 || n > 64 {
+			p.fail(e.key, "%s: the name of a column has 1 to 64 bytes", class.Name)
+		}
+		out = append(out, p.function(class.Params[0].Choices, what, e))
+	}
+	slices.SortFunc(out, func(a, b river.Function) int { return strings.Compare(a.Output, b.Output) })
+	return out
+}
+
+// function reads a function's name, and its arguments: a list of columns and of
+// numbers, or one column alone.
+func (p *specParser) function(known []string, what string, e entry) river.Function {
+	out := river.Function{Output: e.key.Value}
+	if e.value.Kind != yaml.MappingNode || len(e.value.Content) != 2 {
+		p.fail(e.value, "%s takes one function with its columns, as in {ratio: [a, b]}; known: %s", what, strings.Join(known, ", "))
+		return out
+	}
+	name, argument := e.value.Content[0], e.value.Content[1]
+	out.Name = p.choice(name, what, known)
+	arguments := []*yaml.Node{argument}
+	if argument.Kind == yaml.SequenceNode {
+		arguments = argument.Content
+	}
+	for _, a := range arguments {
+		if tag := a.ShortTag(); tag != "!!int" && tag != "!!float" {
+			out.Columns = append(out.Columns, p.text(a, what+": a column"))
+		} else if x, ok := p.double(a, what); ok && max(x, -x) > river.MaxMagnitude {
+			p.fail(a, "%s: %s is beyond %g", what, a.Value, river.MaxMagnitude)
+		} else {
+			out.Numbers = append(out.Numbers, x)
+		}
+	}
 	return out
 }
 

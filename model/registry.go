@@ -23,6 +23,7 @@ var registry = []*river.Class{
 	compose.Prefixer,
 	compose.Suffixer,
 	compose.Renamer,
+	compose.FuncTransformer,
 	preprocessing.OneHotEncoder,
 	preprocessing.StatImputer,
 	preprocessing.PreviousImputer,

@@ -280,6 +280,11 @@ func TestBadSpecs(t *testing.T) {
 		{"x: Mean,", "x: stats.Mean(),", `"stats.Mean()" is not known; known: Mean, Mode; write Mean`},
 		{"{Select: [c]}", "Renamer", "line 13: Renamer takes a new name for each column, as in {Renamer: {sex: gender}}"},
 		{"{Select: [c]}", "{Renamer: {c: [x]}}", "line 13: Renamer: c must be a text"},
+		{"{Select: [c]}", "FuncTransformer", "line 13: FuncTransformer takes a function for each new column, as in " +
+			"{FuncTransformer: {hour: {hour: moment}}}"},
+		{"{Select: [c]}", "{FuncTransformer: {z: x}}", "line 13: FuncTransformer: z takes one function with its columns"},
+		{"{Select: [c]}", "{FuncTransformer: {z: {sin: x}}}", `FuncTransformer: z: "sin" is not known; known: minute, hour`},
+		{"{Select: [c]}", "{FuncTransformer: {z: {clip: [x, 1e101, 1]}}}", "line 13: FuncTransformer: z: 1e101 is beyond"},
 		{"x: Mean,", "x: 1e101,", "line 12: StatImputer: x must be from -1e+100 to 1e+100"},
 		{"x: Mean,", "x: 0x10,", "line 12: StatImputer: x must be a number, as in 10, 2.5 or 1e6"},
 		{"x: Mean,", `x: "1",`, `line 12: StatImputer: x: "1" is not known; known: Mean, Mode`},

@@ -16,7 +16,7 @@ type Param struct {
 	Min     float64 // of a Float, and of a Constant among Statistics, inclusive
 	Max     float64
 	Whole   bool     // a Float that has no fraction
-	Choices []string // of Statistics: the classes of river.stats that there are
+	Choices []string // of Statistics and Functions: the names that there are
 	Task    Task     // of a Nested: what the class is for; of a Float: a class that may stand in its place
 	Summary string
 }
@@ -24,7 +24,7 @@ type Param struct {
 // Kind is the type of a parameter.
 type Kind uint8
 
-// The kinds, with the Go type of an argument. The last four are written in a
+// The kinds, with the Go type of an argument. The last five are written in a
 // spec without their name, as the class's only argument.
 const (
 	Float      Kind = iota + 1 // float64
@@ -36,6 +36,7 @@ const (
 	Branches                   // [][]Step, one at least and none of them empty
 	Statistics                 // []Statistic, by column, one at least
 	Renamings                  // []Renaming, by column, one at least
+	Functions                  // []Function, by the column that each makes, one at least
 )
 
 // Alone reports whether a parameter of this kind is written as the class's only
@@ -54,6 +55,13 @@ const Constant = "Constant"
 
 // Renaming is a column and its new name.
 type Renaming struct{ Column, Name string }
+
+// Function is a column that a declared function makes of others, with numbers.
+type Function struct {
+	Output, Name string
+	Columns      []string
+	Numbers      []float64
+}
 
 // FloatParam declares a number between two bounds, both inclusive.
 func FloatParam(name string, value, least, most float64, summary string) Param {
@@ -105,6 +113,8 @@ func (p *Param) Range() string {
 		return "lists of steps"
 	case Renamings:
 		return "by column: a text"
+	case Functions:
+		return "by new column: " + strings.Join(p.Choices, ", ")
 	default:
 		return "by column: " + strings.Join(p.Choices, ", ") + ", or a number"
 	}
@@ -144,6 +154,17 @@ func (s *Step) Canonical(dst []byte) []byte {
 			}
 			for _, column := range v {
 				dst = fmt.Appendf(dst, " %+q", column)
+			}
+		case []Function:
+			for _, e := range v {
+				dst = fmt.Appendf(dst, " %+q=%s(", e.Output, e.Name)
+				for _, column := range e.Columns {
+					dst = fmt.Appendf(dst, " %+q", column)
+				}
+				for _, x := range e.Numbers {
+					dst = append(dst, " "+Shortest(x)...)
+				}
+				dst = append(dst, " )"...)
 			}
 		case []Renaming:
 			for _, e := range v {

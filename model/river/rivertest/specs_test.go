@@ -146,6 +146,19 @@ func pythonStep(s *river.Step) string {
 			for _, branch := range arg {
 				args = append(args, python(branch))
 			}
+		case []river.Function:
+			var made []string
+			for _, e := range arg {
+				var in []string
+				for _, column := range e.Columns {
+					in = append(in, "x["+pythonText(column)+"]")
+				}
+				for _, number := range e.Numbers {
+					in = append(in, river.Shortest(number))
+				}
+				made = append(made, pythonText(e.Output)+": functions."+e.Name+"("+strings.Join(in, ", ")+")")
+			}
+			args = append(args, "lambda x: {"+strings.Join(made, ", ")+"}")
 		case []river.Renaming:
 			var pairs []string
 			for _, e := range arg {

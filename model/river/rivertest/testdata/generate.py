@@ -5,6 +5,7 @@ that Lockstep compiles, so the two cannot mean different things. See
 ../README.md for how to run it.
 """
 
+import datetime
 import json
 import os
 import pathlib
@@ -91,6 +92,17 @@ def holes(seed, n):
     for i in range(n):
         event = {"a": round(r.uniform(0, 9), 2), "b": round(r.uniform(0, 40), 1), "colour": r.choice(["red", "green", "blue"])}
         yield {k: None if i and r.random() < 0.2 else v for k, v in event.items()}, r.choice(["apple", "pear", "plum", None])
+
+
+def moments(seed, n):
+    """Events at any second of two thousand years, with an offset now and then, and numbers that are 0 now and then."""
+    r = random.Random(seed)
+    begin = datetime.datetime(1000, 1, 1, tzinfo=datetime.timezone.utc)
+    for i in range(n):
+        zone = datetime.timezone(datetime.timedelta(minutes=r.choice([0, 0, -570, 330])))
+        at = (begin + datetime.timedelta(seconds=r.randrange(2000 * 365 * 86400))).astimezone(zone)
+        event = {"a": r.choice([0.0, round(r.uniform(0, 9), 2)]), "b": r.choice([0.0, round(r.uniform(-9, 9), 2)])}
+        yield event | {"at": at.isoformat()}, None if i % 9 == 8 else round(at.hour + event["a"] - event["b"], 3)
 
 
 def growing(seed, n):
@@ -239,6 +251,9 @@ def main():
     trace = Trace("edge.jsonl")
     for name, spec, events in CASES:
         trace.run(spec, events, case=name, reset=True, spec=spec)
+    trace.save()
+    trace = Trace("functions.jsonl")
+    trace.run("functions", moments(30, 150), label="y")
     trace.save()
     trace = Trace("linear.jsonl")
     for i, (name, label) in enumerate(LINEAR):

@@ -6,7 +6,9 @@ and the tests ask it about random events: a line of JSON in, a line out.
     {"state": true}                                what was learned
 """
 
+import datetime
 import json
+import math
 import sys
 import types
 
@@ -30,19 +32,32 @@ def named(kind, prefix):
     return lambda *steps: kind(*[(f"{prefix}{i}", step) for i, step in enumerate(steps)])
 
 
+def moment(text):
+    return datetime.datetime.fromisoformat(text).astimezone(datetime.timezone.utc)
+
+
+# The declared functions, as somebody writes them in Python.
+FUNCTIONS = types.SimpleNamespace(
+    minute=lambda x: moment(x).minute, hour=lambda x: moment(x).hour, weekday=lambda x: moment(x).weekday(),
+    day=lambda x: moment(x).day, month=lambda x: moment(x).month,
+    log1p=lambda x: math.log1p(max(x, 0)), clip=lambda x, least, most: min(max(x, least), most),
+    ratio=lambda x, y: x / y if y else 0.0, product=lambda x, y: x * y, difference=lambda x, y: x - y)
+
+
 # What pipelines.json is written in: River, but for the order and the names above.
 NAMES = {
     "compose": types.SimpleNamespace(
         Select=select, Discard=compose.Discard, Prefixer=compose.Prefixer, Suffixer=compose.Suffixer,
-        Renamer=compose.Renamer,
+        Renamer=compose.Renamer, FuncTransformer=compose.FuncTransformer,
         Pipeline=named(compose.Pipeline, "step"), TransformerUnion=named(compose.TransformerUnion, "branch")),
+    "functions": FUNCTIONS,
     "dummy": dummy, "feature_extraction": feature_extraction, "linear_model": linear_model, "multiclass": multiclass,
     "naive_bayes": naive_bayes, "optim": optim, "preprocessing": preprocessing, "stats": stats,
 }
 
 
 def pipeline(expression):
-    return eval(expression, {"__builtins__": {}, "True": True, "False": False}, NAMES)
+    return eval(expression, {"__builtins__": {}, "True": True, "False": False} | NAMES)
 
 
 # --- what a model has learned --------------------------------------------------------
