@@ -116,6 +116,12 @@ func printFleet(out io.Writer, replicas []fleet.Status) {
 			printable.Text(strings.ToLower(replicas[0].Stream)),
 		)
 	}
+	if len(replicas) > 0 {
+		if v, nearly := replicas[0].Fullest(); nearly {
+			line := fmt.Sprintf("%s has %d values, and there is room for %d (max_values)", v.Name, v.Values, v.Most)
+			fmt.Fprintln(out, terminal.Wrap(printable.Text(line), terminal.Width(out)))
+		}
+	}
 	for _, s := range replicas {
 		if s.Advisory != "" {
 			fmt.Fprintln(out, terminal.Wrap(printable.Text(s.Replica+": "+s.Advisory), terminal.Width(out)))

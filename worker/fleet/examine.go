@@ -143,6 +143,31 @@ func (e *examination) fleet(ctx context.Context, conn *bus.Conn, wait time.Durat
 	default:
 		e.OK("fleet", "%d of %d workers are ready", ready, len(e.statuses))
 	}
+	e.vocabularies()
+}
+
+// vocabularies looks how much room there is for new values.
+func (e *examination) vocabularies() {
+	var fullest *model.Vocabulary
+	var nearly bool
+	var seq uint64
+	for i := range e.statuses {
+		if s := &e.statuses[i]; s.Seq >= seq {
+			seq = s.Seq
+			fullest, nearly = s.Fullest()
+		}
+	}
+	switch {
+	case nearly:
+		e.Add(
+			bus.Warn, "vocabularies",
+			"begin a log with another spec: a greater max_values, or overflow: other (an id in such a column belongs in id)",
+			"%q has %d values, and there is room for %d: an event with one more is rejected, unless the spec says overflow: other",
+			fullest.Name, fullest.Values, fullest.Most,
+		)
+	case fullest != nil:
+		e.OK("vocabularies", "the fullest is %q, with %d of %d values", fullest.Name, fullest.Values, fullest.Most)
+	}
 }
 
 // worker looks at one.

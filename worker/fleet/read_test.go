@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"lockstep/bus/bustest"
+	"lockstep/model"
 )
 
 // sum stands for a hash.
@@ -231,7 +232,7 @@ func TestReadStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, reason := ReadStatus(data); reason != "" || got != good {
+	if got, reason := ReadStatus(data); reason != "" || !reflect.DeepEqual(got, good) {
 		t.Errorf("got %+v, %q, want the status", got, reason)
 	}
 	for from, c := range map[string]struct{ to, reason string }{
@@ -245,5 +246,23 @@ func TestReadStatus(t *testing.T) {
 		if got, reason := ReadStatus([]byte(text)); !strings.Contains(reason, c.reason) {
 			t.Errorf("%s: got %+v, %q, want %q", c.to, got, reason, c.reason)
 		}
+	}
+}
+
+// TestFullest is the vocabulary with the least room, which is nearly full from
+// nine tenths on.
+func TestFullest(t *testing.T) {
+	t.Parallel()
+	var s Status
+	if v, nearly := s.Fullest(); v != nil || nearly {
+		t.Errorf("of none: got %v %t, want none", v, nearly)
+	}
+	s.Vocabularies = []model.Vocabulary{{Name: "a", Values: 50, Most: 100}, {Name: "b", Values: 57, Most: 64}, {Name: "c"}}
+	if v, nearly := s.Fullest(); v.Name != "b" || nearly {
+		t.Errorf("57 of 64: got %v %t, want b, not nearly full", v, nearly)
+	}
+	s.Vocabularies[1].Values = 58
+	if v, nearly := s.Fullest(); v.Name != "b" || !nearly {
+		t.Errorf("58 of 64: got %v %t, want b, nearly full", v, nearly)
 	}
 }

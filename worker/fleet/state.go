@@ -45,6 +45,8 @@ type Status struct {
 	*Errors            // nil where it is none
 	Rolling    Rolling `json:"rolling"`
 
+	Vocabularies []model.Vocabulary `json:"vocabularies,omitempty"` // of categories: how full they are
+
 	Identity
 	LogChain   string `json:"log_chain"`
 	StateChain string `json:"state_chain"`
@@ -101,6 +103,18 @@ type RollingErrors struct {
 	RMSE float64 `json:"rmse"`
 }
 
+// Fullest is the vocabulary with the least room left, in shares; nil where
+// there is none. It is nearly full where a tenth is left at the most.
+func (s *Status) Fullest() (v *model.Vocabulary, nearly bool) {
+	share := func(v *model.Vocabulary) float64 { return float64(v.Values) / float64(max(v.Most, 1)) }
+	for i := range s.Vocabularies {
+		if next := &s.Vocabularies[i]; v == nil || share(next) > share(v) {
+			v = next
+		}
+	}
+	return v, v != nil && share(v) >= 0.9
+}
+
 // Quality names the score that tells most, and says what it is: the accuracy,
 // or where the label is a number the MAE.
 func (s *Status) Quality() (name string, value float64) {
@@ -135,7 +149,7 @@ func (s *Status) DescribeScores(m *model.Model) {
 			s.ROCAUC = &area
 		}
 	}
-	s.Identity = IdentityOf(m)
+	s.Identity, s.Vocabularies = IdentityOf(m), m.Vocabularies()
 }
 
 // DescribeState fills in the chains and the digest of a model's state.
