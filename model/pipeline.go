@@ -232,7 +232,10 @@ func (p *specParser) functions(class *river.Class, name, argument *yaml.Node) []
 func (p *specParser) function(known []string, what string, e entry) river.Function {
 	out := river.Function{Output: e.key.Value}
 	if e.value.Kind != yaml.MappingNode || len(e.value.Content) != 2 {
-		p.fail(e.value, "%s takes one function with its columns, as in {ratio: [a, b]}; known: %s", what, strings.Join(known, ", "))
+		p.fail(
+			e.value, "%s takes one function with its columns, as in {ratio: [a, b]}; known: %s", what,
+			strings.Join(known, ", "),
+		)
 		return out
 	}
 	name, argument := e.value.Content[0], e.value.Content[1]

@@ -278,7 +278,10 @@ func (b *Builder) Finite(col *Column) bool {
 	case col.Kind == DummyColumn:
 		b.Fail("column %q is one-hot dummies, which only the pipeline's last step takes", col.Name)
 	case col.Kind == TimestampColumn:
-		b.Fail("column %q is a timestamp; put a FuncTransformer before, as in {FuncTransformer: {hour: {hour: %s}}}", col.Name, col.Name)
+		b.Fail(
+			"column %q is a timestamp; put a FuncTransformer before, as in {FuncTransformer: {hour: {hour: %s}}}", col.Name,
+			col.Name,
+		)
 	case col.Kind == TextColumn:
 		b.Fail("column %q is a text, which no step here takes", col.Name)
 	case col.Nullable:

@@ -162,7 +162,7 @@ func (e *examination) vocabularies() {
 		e.Add(
 			bus.Warn, "vocabularies",
 			"begin a log with another spec: a greater max_values, or overflow: other (an id in such a column belongs in id)",
-			"%q has %d values, and there is room for %d: an event with one more is rejected, unless the spec says overflow: other",
+			"%q has %d values, and there is room for %d; an event with one more is rejected, or counted as other",
 			fullest.Name, fullest.Values, fullest.Most,
 		)
 	case fullest != nil:

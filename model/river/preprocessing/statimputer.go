@@ -43,9 +43,13 @@ func buildStatImputer(b *river.Builder) {
 			b.AddTransformer(t, 8+8*modeValues)
 			col.Slot = t.out // still null before any value
 		default:
+			name := statistic.Name
+			if name == river.Constant {
+				name = river.Shortest(statistic.Value)
+			}
 			b.Fail(
-				"%s does not fit %q, which is %s (Mean and a number are for numbers, Mode is for categories)", statistic.Name,
-				col.Name, col.Kind,
+				"%s does not fit %q, which is %s (Mean and a number are for numbers, Mode is for categories)", name, col.Name,
+				col.Kind,
 			)
 		}
 	}
